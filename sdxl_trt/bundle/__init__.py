@@ -1,0 +1,34 @@
+"""The bundle: a folder that holds everything a host needs to make pictures, and nothing else travels.
+
+bundle.json           what is in it (`Manifest`), written last and atomically
+blobs/sha256/<hex>    every file under the hash of its content, shared between targets
+.pending/<key>.json   engines of a build that has not finished (see sdxl_trt.engines.build)
+.lock                 held by whoever writes
+"""
+
+from sdxl_trt.bundle.blobs import BlobStore
+from sdxl_trt.bundle.hosts import Host, choose_target
+from sdxl_trt.bundle.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Blob,
+    EngineEntry,
+    Manifest,
+    Target,
+    read_manifest,
+    write_manifest,
+)
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "Blob",
+    "BlobStore",
+    "EngineEntry",
+    "Host",
+    "Manifest",
+    "Target",
+    "choose_target",
+    "read_manifest",
+    "write_manifest",
+]

@@ -1,0 +1,200 @@
+"""Files by content. Nothing is handed out before its size and hash are checked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sdxl_trt.bundle.manifest import Blob
+from sdxl_trt.errors import BundleError, OutputError
+from sdxl_trt.files import TEMPORARY_PREFIX
+
+
+class HashingWriter:
+    """Counts and hashes what goes through it into a file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of `data`; returns its length in bytes."""
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        size = len(view)
+        while len(view):
+            view = view[os.write(self._descriptor, view) :]
+        self.bytes += size
+        return size
+
+    def blob(self) -> Blob:
+        """Name of what was written so far."""
+        return Blob(sha256=self._hash.hexdigest(), bytes=self.bytes)
+
+
+class BlobStore:
+    """The blobs of one bundle folder."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.bundle = bundle
+        self.folder = bundle / "blobs" / "sha256"
+
+    def path(self, blob: Blob) -> Path:
+        """Where the blob lies, checked or not."""
+        return self.folder / blob.sha256
+
+    def has(self, blob: Blob) -> bool:
+        """A regular file of the right size is there (its hash is not looked at)."""
+        try:
+            found = self.path(blob).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == blob.bytes
+
+    def verify(self, blob: Blob, what: str) -> Path:
+        """Check a blob from end to end, and return its path.
+
+        Raises:
+            BundleError: it is missing, a link, of another size, or its bytes are not those of its hash.
+        """
+        path = self.path(blob)
+        try:
+            with open(path, "rb", opener=_no_links) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != blob.bytes:
+                    raise _damaged(what, path, f"{size} bytes", f"{blob.bytes} bytes")
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
+            raise _damaged(what, path, reason, f"a file of {blob.bytes} bytes") from error
+        if digest != blob.sha256:
+            raise _damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {blob.sha256}")
+        return path
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer; leftovers of writers that died are removed on entry.
+
+        Raises:
+            OutputError: somebody else is building into this folder, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.bundle / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _unwritable(self.bundle, error) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"another build is writing {self.bundle}",
+                    expected="one build at a time",
+                    fix="wait for it, or choose another folder with -o",
+                ) from error
+            for folder in (self.bundle, self.folder):
+                for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
+                    leftover.unlink()
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[HashingWriter]:
+        """Write a new blob; it gets its name when the block ends, and nothing stays if the block fails.
+
+        Raises:
+            OutputError: the folder cannot be written to, or the disk is full.
+        """
+        with self._temporary() as (descriptor, temporary):
+            writer = HashingWriter(descriptor)
+            yield writer
+            self._finish(descriptor, temporary, writer.blob())
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[tuple[int, Path]]:
+        """A file of no name yet, gone when the block ends unless it was renamed."""
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=self.folder)
+            try:
+                yield descriptor, Path(name)
+            finally:
+                os.close(descriptor)
+                Path(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def _finish(self, descriptor: int, temporary: Path, blob: Blob) -> None:
+        os.fsync(descriptor)
+        os.fchmod(descriptor, 0o644)
+        temporary.replace(self.path(blob))
+
+    def put_bytes(self, data: bytes) -> Blob:
+        """Store `data`; returns its name."""
+        with self.writer() as writer:
+            writer.write(data)
+        return writer.blob()
+
+    def put_file(self, source: Path) -> Blob:
+        """Store a copy of `source`, sharing its disk blocks where the file system can (reflink on btrfs, XFS)."""
+        with source.open("rb") as file:
+            blob = Blob(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=os.fstat(file.fileno()).st_size)
+        if self.has(blob):
+            return blob
+        with self._temporary() as (descriptor, temporary):
+            _copy(source, descriptor)
+            self._finish(descriptor, temporary, blob)
+        return blob
+
+    def keep_only(self, blobs: Iterable[Blob]) -> int:
+        """Delete every other blob; returns the bytes freed. The caller holds the lock."""
+        wanted = {blob.sha256 for blob in blobs}
+        freed = 0
+        for path in self.folder.iterdir():
+            if path.name not in wanted:
+                freed += path.lstat().st_size
+                path.unlink()
+        return freed
+
+
+def _copy(source: Path, descriptor: int) -> None:
+    """Copy a file's bytes inside the kernel, which shares the blocks where the file system can (btrfs, XFS)."""
+    with source.open("rb") as file, os.fdopen(os.dup(descriptor), "wb") as copy:
+        try:
+            while os.copy_file_range(file.fileno(), descriptor, 2**30):
+                pass
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            shutil.copyfileobj(file, copy)
+
+
+def _no_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
+
+
+def _damaged(what: str, path: Path, got: str, expected: str) -> BundleError:
+    return BundleError(
+        f"{what} is damaged or was altered: {path}",
+        got=got,
+        expected=expected,
+        fix="fetch or build the bundle again",
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {path}",
+        got=error.strerror or str(error),
+        expected="a folder that this user may write to, with room for the engines",
+        fix="choose another place with -o",
+    )

@@ -1,0 +1,159 @@
+"""bundle.json: its schema, and reading it as something that may be hostile."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdxl_trt.decode import DecodeError, decode, loads
+from sdxl_trt.errors import BundleError
+from sdxl_trt.files import write_json
+from sdxl_trt.spec import SPEC_VERSION, ModelSpec, Profile, TensorSpec
+
+MANIFEST_NAME = "bundle.json"
+SCHEMA_VERSION = 1
+MAX_MANIFEST_BYTES = 16 * 2**20
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """A file by its content. It has no path of its own, so no path can lead out of the bundle."""
+
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"{self.sha256[:80]!r} is not a SHA-256 (64 lower-case hexadecimal digits)")
+        if not 0 <= self.bytes < 2**50:
+            raise ValueError(f"{self.bytes} is no file size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineEntry:
+    """One compiled graph."""
+
+    key: str
+    """SHA-256 over everything that can change the engine (see sdxl_trt.engines.keys)."""
+    file: Blob
+    """The plan, or for onnxruntime the graph."""
+    weights: tuple[Blob, ...] = ()
+    """Files the graph reads its weights from, by their hash (onnxruntime alone; plans hold their weights)."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.key):
+            raise ValueError(f"key {self.key[:80]!r} is not a SHA-256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A complete set of engines for one kind of host."""
+
+    name: str
+    flavour: str
+    """tensorrt, tensorrt-rtx or onnxruntime."""
+    flavour_version: str
+    sms: tuple[int, ...]
+    """Compute capabilities (86 for 8.6) the engines were compiled for; empty: none named ('portable', or a CPU)."""
+    processor: str
+    """The host's instruction set as the kernel names it (x86_64, aarch64)."""
+    precision: str
+    """float16 or float32: dtype of the UNet's and text encoders' tensors."""
+    profile: Profile
+    accepted: bool
+    """Ran and agreed with the reference on the hardware it is for; else it does so at its first start there."""
+    engines: dict[str, EngineEntry]
+    """By graph name."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name[:80]!r} is not a target's name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The whole of bundle.json."""
+
+    schema: int = SCHEMA_VERSION
+    spec: int = SPEC_VERSION
+    tool: str
+    """Version of sdxl-trt that wrote it."""
+    created: str
+    """UTC, ISO 8601."""
+    model: ModelSpec
+    files: dict[str, Blob]
+    """tokenizer.json per text encoder ('<encoder>/tokenizer.json'), its token embedding table
+    ('<encoder>/token_embedding.npy'), and the model's licence texts ('licence/<name>')."""
+    targets: tuple[Target, ...]
+
+    def __post_init__(self) -> None:
+        names = [target.name for target in self.targets]
+        if len(set(names)) != len(names):
+            raise ValueError("two targets have the same name")
+
+    def blobs(self) -> dict[str, Blob]:
+        """Every file that is named, by hash."""
+        named = [*self.files.values()]
+        for target in self.targets:
+            for engine in target.engines.values():
+                named += [engine.file, *engine.weights]
+        return {blob.sha256: blob for blob in named}
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and check bundle.json (not yet the files it names).
+
+    Raises:
+        BundleError: there is none, it is not what its schema says, or it is of a schema or spec not known here.
+    """
+    path = bundle / MANIFEST_NAME
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise BundleError(
+            f"{bundle} is not a bundle",
+            got=f"{MANIFEST_NAME}: {error.strerror}",
+            expected=f"a folder with a readable {MANIFEST_NAME}",
+            fix="sdxl-trt build MODEL --gpu NAME -o BUNDLE",
+        ) from error
+    try:
+        value = loads(text, max_bytes=MAX_MANIFEST_BYTES)
+        _check_versions(value, path)
+        return decode(Manifest, value)
+    except DecodeError as error:
+        raise BundleError(
+            f"{path} is damaged or was altered",
+            got=str(error),
+            expected=f"a manifest of schema {SCHEMA_VERSION}",
+            fix="fetch or build the bundle again",
+        ) from error
+
+
+def _check_versions(value: object, path: Path) -> None:
+    """Say 'another version' rather than list the fields by which it differs."""
+    if not isinstance(value, dict):
+        return
+    for field, known in (("schema", SCHEMA_VERSION), ("spec", SPEC_VERSION)):
+        if value.get(field) != known:
+            raise BundleError(
+                f"{path} is of an unknown {field} version",
+                got=json.dumps(value.get(field)),
+                expected=str(known),
+                fix="use the sdxl-trt version that wrote it"
+                + (f" ({value['tool']})" if isinstance(value.get("tool"), str) else "")
+                + ", or build it again with this one",
+            )
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> None:
+    """Write bundle.json atomically. Every blob it names must be in place already."""
+    write_json(bundle / MANIFEST_NAME, dataclasses.asdict(manifest))

@@ -1,0 +1,146 @@
+"""JSON into frozen dataclasses, strictly: unknown, missing and mistyped fields are errors that say where.
+
+The reverse is `dataclasses.asdict`. Python's own `json` accepts NaN, duplicate keys and numbers of any length, so
+reading untrusted text goes through `loads`, which does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MAX_DEPTH = 32
+"""Levels of nesting that any of our files needs, with room; deeper is refused before Python's own limit."""
+
+
+class DecodeError(ValueError):
+    """A value that is not what its field says; the message starts with the field's path."""
+
+
+def loads(text: bytes, *, max_bytes: int) -> Any:
+    """Parse untrusted JSON.
+
+    Raises:
+        DecodeError: not UTF-8 JSON, over `max_bytes`, duplicate keys, NaN or infinity, nested over `MAX_DEPTH`.
+    """
+    if len(text) > max_bytes:
+        raise DecodeError(f"{len(text)} bytes, more than the {max_bytes} allowed")
+    if _depth(text) > MAX_DEPTH:
+        raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except DecodeError:
+        raise
+    except ValueError as error:
+        raise DecodeError(f"not JSON: {error}") from error
+
+
+def _depth(text: bytes) -> int:
+    """An upper bound of the nesting (brackets inside strings count too, closing ones never below zero)."""
+    depth = deepest = 0
+    for byte in text:
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth = max(depth - 1, 0)
+    return deepest
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise DecodeError(f"key {twice!r} stands twice")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise DecodeError(f"{name} is not a JSON number")
+
+
+def decode(cls: type[T], value: Any, where: str = "$") -> T:
+    """Build a `cls` (a dataclass, tuple, dict, optional or scalar type) from parsed JSON.
+
+    Raises:
+        DecodeError: a field is missing, unknown, or of another type; or `cls.__post_init__` refused it.
+    """
+    return typing.cast(T, _decode(cls, value, where))
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(typing.cast(type, kind), value, where)
+    if origin in (types.UnionType, typing.Union):
+        return _union(args, value, where)
+    if origin is tuple:
+        _expect(value, list, where)
+        if args[-1] is Ellipsis:
+            return tuple(_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        if len(value) != len(args):
+            raise DecodeError(f"{where}: {len(value)} items where {len(args)} are needed")
+        return tuple(_decode(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value, strict=True)))
+    if origin is dict:
+        _expect(value, dict, where)
+        return {key: _decode(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    return value if kind is Any else _scalar(kind, value, where)
+
+
+def _dataclass(kind: type, value: Any, where: str) -> Any:
+    _expect(value, dict, where)
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in value:
+        if key not in fields:
+            raise DecodeError(f"{where}: unknown field {key!r}")
+    for name, field in fields.items():
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in value and not optional:
+            raise DecodeError(f"{where}: field {name!r} is missing")
+    arguments = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+    try:
+        return kind(**arguments)
+    except DecodeError:
+        raise
+    except ValueError as error:
+        raise DecodeError(f"{where}: {error}") from error
+
+
+def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    errors = []
+    for arg in args:
+        if arg is not type(None):
+            try:
+                return _decode(arg, value, where)
+            except DecodeError as error:
+                errors.append(str(error))
+    raise DecodeError("; ".join(errors))
+
+
+def _scalar(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:  # exact: True is no integer here
+        raise DecodeError(f"{where}: {_shown(value)} is not {getattr(kind, '__name__', kind)}")
+    if kind is float and not math.isfinite(value):
+        raise DecodeError(f"{where}: not finite")
+    return value
+
+
+def _expect(value: Any, kind: type, where: str) -> None:
+    if not isinstance(value, kind):
+        raise DecodeError(f"{where}: {_shown(value)} is not {kind.__name__}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

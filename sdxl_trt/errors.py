@@ -1,0 +1,118 @@
+"""Every error a user can meet, and how it is worded.
+
+    SdxlTrtError                      anything this tool refuses or fails at
+    ├── UsageError                    the request itself is wrong (exit status 2)
+    │   ├── UnknownName               no GPU, model, sampler or flavour of that name; suggests the nearest
+    │   ├── UnsupportedSize           width × height the engines cannot take
+    │   └── PromptTooLong             more tokens than the text encoders read
+    ├── CheckpointError               the model folder cannot be exported (missing, damaged, another class)
+    ├── ExportError                   a graph could not be traced or does not pass its checks
+    ├── FlavourUnavailable            the library, or the GPU, that this flavour needs is not here
+    ├── BuildError                    an engine could not be compiled or was not accepted
+    ├── BundleError                   the bundle is damaged, hostile or of an unknown schema
+    │   └── NoTargetForHost           a sound bundle, but nothing in it runs here
+    ├── SchedulerError                the scheduler config asks for something that has no linear table
+    ├── OutputError                   a result cannot be written where it was asked for
+    └── RunError                      engines ran and gave something unusable (NaN, infinity)
+
+A message has four parts, so that nobody has to guess: what failed, what was got, what was expected, how to fix it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SdxlTrtError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is the message a user sees."""
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, got: str = "", expected: str = "", fix: str = "") -> None:
+        self.what, self.got, self.expected, self.fix = what, got, expected, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = (("", self.what), ("got: ", self.got), ("expected: ", self.expected), ("fix: ", self.fix))
+        return "\n  ".join(label + text for label, text in parts if text)
+
+    def as_dict(self) -> dict[str, str]:
+        """The same message for `--json`: keys error, what, got, expected, fix (all text)."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "got": self.got,
+            "expected": self.expected,
+            "fix": self.fix,
+        }
+
+
+class UsageError(SdxlTrtError):
+    """The request itself is wrong; nothing was started."""
+
+    exit_status = 2
+
+
+class UnknownName(UsageError):
+    """A name that is in no catalogue.
+
+    Args:
+        kind: what was looked up, in words ("GPU", "sampler").
+        name: what was asked for.
+        known: all names that would have been accepted.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, fix: str = "") -> None:
+        names = list(known)
+        close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        super().__init__(
+            f"unknown {kind} {name!r}" + (f": did you mean {close[0]}?" if close else ""),
+            expected=", ".join(names),
+            fix=fix,
+        )
+        self.suggestion = close[0] if close else None
+
+
+class UnsupportedSize(UsageError):
+    """A picture size the engines were not built for."""
+
+
+class PromptTooLong(UsageError):
+    """A prompt of more tokens than the text encoders read."""
+
+
+class CheckpointError(SdxlTrtError):
+    """The model cannot be exported: files missing or damaged, or it is not an SDXL."""
+
+
+class ExportError(SdxlTrtError):
+    """A graph could not be traced, or failed its check."""
+
+
+class FlavourUnavailable(SdxlTrtError):
+    """The library or the GPU that an engine flavour needs is not on this host."""
+
+
+class BuildError(SdxlTrtError):
+    """An engine could not be compiled, or was not accepted afterwards."""
+
+
+class BundleError(SdxlTrtError):
+    """A bundle that is damaged, hostile, or written by an unknown version."""
+
+
+class NoTargetForHost(BundleError):
+    """A sound bundle with no target that this host can use; says which part differs."""
+
+
+class SchedulerError(SdxlTrtError):
+    """A scheduler config that asks for something that is not a linear table, or not known."""
+
+
+class OutputError(SdxlTrtError):
+    """A result cannot be written where it was asked for."""
+
+
+class RunError(SdxlTrtError):
+    """Engines ran, and what came out is unusable."""

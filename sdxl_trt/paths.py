@@ -1,0 +1,19 @@
+"""Places on this machine: the demo checkpoint, and where exports and bundles go when nobody says (XDG directories)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+DEMO_CHECKPOINT = Path(__file__).with_name("demo") / "sdxl-shapes"
+"""The demo model that comes with the package, in diffusers' layout."""
+
+
+def data_folder() -> Path:
+    """Where bundles go by default: $XDG_DATA_HOME/sdxl-trt (~/.local/share/sdxl-trt)."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sdxl-trt"
+
+
+def cache_folder() -> Path:
+    """Where exports are kept between builds: $XDG_CACHE_HOME/sdxl-trt (~/.cache/sdxl-trt). Safe to delete."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdxl-trt"
