@@ -1,0 +1,114 @@
+"""A traced graph becomes a file: constants folded, weights by reference, nothing in it but what runs."""
+
+from __future__ import annotations
+
+import ml_dtypes  # noqa: F401  makes numpy know bfloat16
+import numpy as np
+import onnx_ir as ir
+from onnxscript import optimizer
+
+from sdxl_trt.errors import CheckpointError
+from sdxl_trt.export.safetensors import TensorRef
+
+
+def attach_weights(model: ir.Model, tensors: dict[str, TensorRef], dtype: str, component: str) -> tuple[str, ...]:
+    """Point every initializer at its bytes in the checkpoint, with a Cast where it is stored in another dtype.
+
+    Returns the locations used, sorted.
+
+    Raises:
+        CheckpointError: the checkpoint lacks a tensor, or has it in another shape.
+    """
+    missing = []
+    weights = [value for value in model.graph.initializers.values() if value.const_value is None]
+    for value in weights:
+        name = value.name or ""
+        ref = _find(tensors, name)
+        if ref is None:
+            missing.append(name)
+            continue
+        key, place = ref
+        if place.shape != tuple(value.shape or ()):
+            raise CheckpointError(
+                f"{component}: tensor {key} does not fit the config",
+                got=str(list(place.shape)),
+                expected=str(value.shape),
+                fix="the config.json and the weights are of different models; take both from one",
+            )
+        _attach(model.graph, value, key, place, dtype)
+    if missing:
+        raise CheckpointError(
+            f"{component}: the weights lack {len(missing)} tensors",
+            got=f"no {', '.join(missing[:3])}" + (" …" if len(missing) > 3 else ""),
+            expected="every tensor that the config asks for",
+            fix="the config.json and the weights are of different models, or a shard is missing",
+        )
+    stored = (value.const_value for value in model.graph.initializers.values())
+    return tuple(sorted({str(tensor.location) for tensor in stored if isinstance(tensor, ir.ExternalTensor)}))
+
+
+def _find(tensors: dict[str, TensorRef], name: str) -> tuple[str, TensorRef] | None:
+    """A parameter's tensor: transformers 5 saves CLIPTextModel without the prefix its earlier versions wrote."""
+    for key in (name, f"text_model.{name}"):
+        if key in tensors:
+            return key, tensors[key]
+    return None
+
+
+def _attach(graph: ir.Graph, value: ir.Value, key: str, place: TensorRef, dtype: str) -> None:
+    """Make `value` the tensor at `place`, or the Cast of it."""
+    stored, wanted = (ir.DataType.from_numpy(np.dtype(name)) for name in (place.dtype, dtype))
+    del graph.initializers[value.name or ""]
+    weight = value
+    if stored != wanted:
+        weight = ir.Value(name=key)
+        cast = ir.node("Cast", [weight], {"to": wanted}, outputs=[value])
+        value.name = f"{key}.{dtype}"
+        graph.insert_before(graph[0], cast)
+    weight.name = key
+    weight.shape = ir.Shape(place.shape)
+    weight.type = ir.TensorType(stored)
+    weight.const_value = ir.ExternalTensor(
+        place.location, place.offset, place.length, stored, shape=ir.Shape(place.shape), name=key
+    )
+    graph.initializers[key] = weight
+
+
+def optimise(model: ir.Model) -> None:
+    """Fold constants and shapes, merge common subexpressions; weights stay what they are.
+
+    While it runs they are inputs: an optimiser that sees values folds `Transpose(weight)` into a copy, and merges
+    small weights that happen to be equal.
+    """
+    graph = model.graph
+    weights = list(graph.initializers.values())
+    graph.initializers.clear()
+    for value in weights:
+        value.const_value = None
+        graph.inputs.append(value)
+    optimizer.optimize_ir(model)
+    for value in weights:
+        graph.inputs.remove(value)
+        if value.uses():
+            graph.initializers[value.name or ""] = value
+
+
+def strip(model: ir.Model) -> None:
+    """Remove what only a debugger reads (stack traces, the exporter's notes, shapes of intermediates): it holds this
+    machine's paths, so the same checkpoint would give another file elsewhere.
+    """
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.producer_name, model.producer_version = "sdxl-trt", None
+    graph = model.graph
+    graph.doc_string = None
+    graph.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+    for node in graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if not value.is_graph_output():
+                value.shape = value.type = None

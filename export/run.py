@@ -1,0 +1,207 @@
+"""The export stage from end to end: a checkpoint folder in, an export folder out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from sdxl_trt.bundle.manifest import Blob
+from sdxl_trt.errors import ExportError
+from sdxl_trt.export.checkpoint import Checkpoint, open_checkpoint
+from sdxl_trt.export.graph import attach_weights, optimise, strip
+from sdxl_trt.export.safetensors import TensorRef
+from sdxl_trt.export.trace import network_dtype, trace
+from sdxl_trt.export.weights import convert, needs_conversion, write_embedding_table
+from sdxl_trt.exported import INDEX_NAME, ExportedGraph, ExportIndex, WeightsFile, read_index, write_index
+from sdxl_trt.files import atomic_write, sha256_of
+from sdxl_trt.progress import Progress, silent
+from sdxl_trt.spec import graph_spec, model_graphs
+from sdxl_trt.version import __version__
+
+PRECISIONS = ("float16", "float32")
+COMPONENTS = {"step": "unet", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
+"""The component a graph is traced from; a text encoder's graph has its component's name."""
+TRACERS = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
+
+
+def export_model(
+    model: Path,
+    folder: Path,
+    *,
+    precisions: Sequence[str] = PRECISIONS,
+    bare_unet: bool = False,
+    progress: Progress = silent,
+) -> ExportIndex:
+    """Write graphs of every part of a model, without copying its weights.
+
+    What an earlier export into the same folder made of the same checkpoint, with the same versions, is kept.
+
+    Args:
+        model: a folder in diffusers' layout.
+        folder: where to write; described in `sdxl_trt.exported`.
+        precisions: 'float16' for GPU engines, 'float32' for the CPU; or both.
+        bare_unet: also write the UNet without the step around it.
+        progress: told graph by graph.
+
+    Raises:
+        CheckpointError: the model is not an SDXL in diffusers' layout, or is damaged.
+        ExportError: a graph could not be traced or failed its check.
+        OutputError: the folder cannot be written.
+    """
+    progress("reading the checkpoint", 0, 1)
+    checkpoint = open_checkpoint(model)
+    progress("reading the checkpoint", 1, 1)
+    work = _Work(checkpoint=checkpoint, folder=folder, kept=_earlier(folder, checkpoint))
+    names = [*model_graphs(checkpoint.model), *(["unet"] if bare_unet else [])]
+    for precision in precisions:
+        for done, name in enumerate(names):
+            progress(f"export {precision}: {name}", done, len(names))
+            work.graph(name, precision)
+        progress(f"export {precision}", len(names), len(names))
+    work.keep_other_precisions()
+    work.write_files()
+    index = work.index()
+    write_index(folder, index)
+    return index
+
+
+def _earlier(folder: Path, checkpoint: Checkpoint) -> ExportIndex | None:
+    """A finished export of the same checkpoint made with the same libraries, if this folder holds one."""
+    if not (folder / INDEX_NAME).exists():
+        return None
+    try:
+        index = read_index(folder)
+    except ExportError:
+        return None  # of another version of this tool: exported anew
+    same = index.model == checkpoint.model and index.versions == _versions()
+    return index if same else None
+
+
+def _versions() -> dict[str, str]:
+    return {"sdxl-trt": __version__} | {name: importlib.metadata.version(name) for name in TRACERS}
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """One export while it runs."""
+
+    checkpoint: Checkpoint
+    folder: Path
+    kept: ExportIndex | None
+    weights: dict[str, WeightsFile] = field(default_factory=dict)
+    graphs: dict[str, dict[str, ExportedGraph]] = field(default_factory=dict)
+    files: dict[str, Blob] = field(default_factory=dict)
+    places: dict[tuple[str, str], dict[str, TensorRef]] = field(default_factory=dict)
+    """Where each component's tensors of each dtype are, once that is settled."""
+
+    def graph(self, name: str, precision: str) -> None:
+        """Export one graph, unless an earlier run left it whole."""
+        entry = self._kept(name, precision) or self._export(name, precision)
+        self.graphs.setdefault(precision, {})[name] = entry
+
+    def keep_other_precisions(self) -> None:
+        """What an earlier call exported in another precision stays part of the folder."""
+        for precision, graphs in (self.kept.graphs if self.kept else {}).items():
+            for name in graphs:
+                if entry := self._kept(name, precision):
+                    self.graphs.setdefault(precision, {}).setdefault(name, entry)
+
+    def _kept(self, name: str, precision: str) -> ExportedGraph | None:
+        entry = self.kept.graphs.get(precision, {}).get(name) if self.kept else None
+        if self.kept is None or entry is None or _blob_or_none(self.folder / entry.file) != entry.content:
+            return None
+        for location in entry.weights:
+            self.weights[location] = self.kept.weights[location]
+        return entry
+
+    def _export(self, name: str, precision: str) -> ExportedGraph:
+        checkpoint = self.checkpoint
+        component = checkpoint.components[COMPONENTS.get(name, name)]
+        dtype = network_dtype(component, precision)
+        tensors = self._tensors(component.name, component.tensors, dtype)
+        model = trace(graph_spec(name, checkpoint.model, precision), component, precision)
+        optimise(model)
+        locations = attach_weights(model, tensors, dtype, component.name)
+        strip(model)
+        file = f"{precision}/{name}.onnx"
+        proto = ir.to_proto(model)
+        check(proto, file)
+        with atomic_write(self.folder / file) as stream:
+            stream.write(proto.SerializeToString(deterministic=True))
+        return ExportedGraph(file=file, content=_blob(self.folder / file), weights=locations)
+
+    def _tensors(self, component: str, tensors: dict[str, TensorRef], dtype: str) -> dict[str, TensorRef]:
+        """Where a graph of this dtype finds its weights; names the files in the index."""
+        if (component, dtype) in self.places:
+            return self.places[component, dtype]
+        root = self.checkpoint.root.resolve()
+        if needs_conversion(tensors, dtype):
+            location = f"converted/{component}.{dtype}.safetensors"
+            tensors = convert(root, tensors, dtype, self.folder / location, location)
+            self.weights[location] = WeightsFile(path=location, content=_blob(self.folder / location))
+        else:
+            for location in {ref.location for ref in tensors.values()}:
+                path = root / location
+                content = Blob(sha256=self.checkpoint.weights[location], bytes=path.stat().st_size)
+                self.weights[location] = WeightsFile(path=str(path), content=content)
+        self.places[component, dtype] = tensors
+        return tensors
+
+    def write_files(self) -> None:
+        """Write tokenizers, embedding tables and licence texts."""
+        for name, tokenizer in self.checkpoint.tokenizers.items():
+            path = self.folder / name / "tokenizer.json"
+            with atomic_write(path) as file:
+                file.write(tokenizer.json)
+            table = self.folder / name / "token_embedding.npy"
+            write_embedding_table(self.checkpoint.root, self.checkpoint.components[name].tensors, table)
+        for licence in self.checkpoint.licences:
+            with atomic_write(self.folder / "licence" / licence.name) as file:
+                file.write(licence.read_bytes())
+        for name in self.checkpoint.tokenizers:
+            for part in ("tokenizer.json", "token_embedding.npy"):
+                self.files[f"{name}/{part}"] = _blob(self.folder / name / part)
+        for licence in self.checkpoint.licences:
+            self.files[f"licence/{licence.name}"] = _blob(self.folder / "licence" / licence.name)
+
+    def index(self) -> ExportIndex:
+        """What was exported."""
+        return ExportIndex(
+            tool=__version__,
+            versions=_versions(),
+            model=self.checkpoint.model,
+            weights=dict(sorted(self.weights.items())),
+            graphs=self.graphs,
+            files=self.files,
+        )
+
+
+def check(proto: onnx.ModelProto, name: str) -> None:
+    """Run onnx's checker over a graph, weights aside (it reads them only from the graph's own folder).
+
+    Raises:
+        ExportError: the graph is not valid ONNX.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    external = [t for t in bare.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in external:
+        bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        bare.graph.initializer.remove(tensor)
+    try:
+        onnx.checker.check_model(bare, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{name} is not valid ONNX", got=str(error), fix="report this model") from error
+
+
+def _blob(path: Path) -> Blob:
+    return Blob(sha256=sha256_of(path), bytes=path.stat().st_size)
+
+
+def _blob_or_none(path: Path) -> Blob | None:
+    return _blob(path) if path.is_file() else None

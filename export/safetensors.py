@@ -1,0 +1,125 @@
+"""Where each tensor of a checkpoint lies, without reading any of them.
+
+Format: an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data
+(https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+
+from sdxl_trt.decode import DecodeError, loads
+from sdxl_trt.errors import CheckpointError
+
+DTYPES = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
+"""safetensors' names of the dtypes that weights come in, and numpy's (ml_dtypes' for bfloat16)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRef:
+    """A tensor's place in a file."""
+
+    location: str
+    """The file, relative to the checkpoint's (or the export's) folder, with forward slashes."""
+    offset: int
+    """Bytes from the start of the file."""
+    length: int
+    """Bytes."""
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(root: Path, location: str) -> dict[str, TensorRef]:
+    """All floating-point tensors of a safetensors file, by name.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, or its header contradicts its size or itself.
+    """
+    path = root / location
+    try:
+        with safetensors.safe_open(path, framework="numpy"):  # refuses whatever does not add up
+            pass
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = loads(file.read(size), max_bytes=size)
+    except (OSError, safetensors.SafetensorError, DecodeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors",
+            got=str(error),
+            expected="a whole file, as its author published it",
+            fix="download it again and compare its size or checksum",
+        ) from error
+    return {
+        name: TensorRef(
+            location=location,
+            offset=8 + size + entry["data_offsets"][0],
+            length=entry["data_offsets"][1] - entry["data_offsets"][0],
+            dtype=DTYPES[entry["dtype"]],
+            shape=tuple(entry["shape"]),
+        )
+        for name, entry in header.items()
+        if name != "__metadata__" and entry["dtype"] in DTYPES
+    }
+
+
+def component_tensors(root: Path, component: str) -> dict[str, TensorRef]:
+    """All tensors of a component folder, in one file or in shards; the fp16 variant where there is one.
+
+    Raises:
+        CheckpointError: no safetensors are there (says what is), or a file is damaged or a shard is missing.
+    """
+    folder = root / component
+    for pattern in ("*.safetensors.index.fp16.json", "*.fp16.safetensors", "*.safetensors.index.json", "*.safetensors"):
+        found = sorted(folder.glob(pattern))
+        if found:
+            break
+    else:
+        raise _no_weights(folder)
+    names = [f"{component}/{path.name}" for path in found]
+    if found[0].suffix == ".json":
+        names = [f"{component}/{name}" for name in _shards(found[0])]
+    elif len(found) > 1:
+        raise CheckpointError(
+            f"{folder} has more than one weights file",
+            got=", ".join(path.name for path in found),
+            expected="one .safetensors file, or shards with their index",
+            fix="remove the ones that are not meant",
+        )
+    return {name: ref for location in names for name, ref in read_header(root, location).items()}
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        shards = set(json.loads(index.read_bytes())["weight_map"].values())
+        if not all(isinstance(name, str) and "/" not in name for name in shards):
+            raise ValueError("a shard's name is no plain file name")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{index} is not an index of shards",
+            got=str(error),
+            expected='{"weight_map": {tensor: file}}',
+            fix="download it again",
+        ) from error
+    return sorted(shards)
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".pt", ".pth"))
+    if others:
+        return CheckpointError(
+            f"{folder} has weights that only Python's pickle can read",
+            got=", ".join(others),
+            expected="safetensors: loading a pickle runs whatever code is in it",
+            fix="convert in a sandbox: pipeline.save_pretrained(DIR, safe_serialization=True)",
+        )
+    return CheckpointError(
+        f"{folder} has no weights",
+        got="no .safetensors file",
+        expected="diffusion_pytorch_model.safetensors, model.safetensors, or shards with their index",
+        fix="finish the download",
+    )
