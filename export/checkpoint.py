@@ -184,6 +184,8 @@ def _encoder_spec(component: Component, tokenizer: CanonicalTokenizer) -> TextEn
     config = component.config
     if config["eos_token_id"] not in (2, tokenizer.eos):
         raise ValueError(f"{component.name}'s eos_token_id {config['eos_token_id']} is not the tokenizer's")
+    if config["vocab_size"] < tokenizer.vocabulary:
+        raise ValueError(f"{component.name}'s vocab_size {config['vocab_size']} is less than its tokenizer's")
     projected = "text_projection.weight" in component.tensors
     return TextEncoderSpec(
         name=component.name,

@@ -18,7 +18,7 @@ from sdxl_trt.export.safetensors import TensorRef
 from sdxl_trt.export.trace import network_dtype, trace
 from sdxl_trt.export.weights import convert, needs_conversion, write_embedding_table
 from sdxl_trt.exported import INDEX_NAME, ExportedGraph, ExportIndex, WeightsFile, read_index, write_index
-from sdxl_trt.files import atomic_write, sha256_of
+from sdxl_trt.files import atomic_write, sha256_json, sha256_of
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import graph_spec, model_graphs
 from sdxl_trt.version import __version__
@@ -83,7 +83,10 @@ def _earlier(folder: Path, checkpoint: Checkpoint) -> ExportIndex | None:
 
 
 def _versions() -> dict[str, str]:
-    return {"sdxl-trt": __version__} | {name: importlib.metadata.version(name) for name in TRACERS}
+    """Everything that decides what a graph looks like. This room's own source too: it changes between releases."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    own = sha256_json([source.read_text(encoding="utf-8") for source in sources])
+    return {"sdxl-trt": f"{__version__}+{own[:12]}"} | {name: importlib.metadata.version(name) for name in TRACERS}
 
 
 @dataclass(kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from typing import Any, TypeVar
@@ -17,6 +18,10 @@ T = TypeVar("T")
 
 MAX_DEPTH = 32
 """Levels of nesting that any of our files needs, with room; deeper is refused before Python's own limit."""
+
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
 
 
 class DecodeError(ValueError):
@@ -42,14 +47,11 @@ def loads(text: bytes, *, max_bytes: int) -> Any:
 
 
 def _depth(text: bytes) -> int:
-    """An upper bound of the nesting (brackets inside strings count too, closing ones never below zero)."""
+    """Levels of nesting; brackets inside strings do not count."""
     depth = deepest = 0
-    for byte in text:
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth = max(depth - 1, 0)
+    for bracket in _BRACKETS.findall(_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
     return deepest
 
 

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sdxl_trt.bundle.manifest import Blob
 from sdxl_trt.errors import BundleError, OutputError
@@ -145,13 +146,19 @@ class BlobStore:
         return writer.blob()
 
     def put_file(self, source: Path) -> Blob:
-        """Store a copy of `source`, sharing its disk blocks where the file system can (reflink on btrfs, XFS)."""
-        with source.open("rb") as file:
-            blob = Blob(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=os.fstat(file.fileno()).st_size)
-        if self.has(blob):
-            return blob
-        with self._temporary() as (descriptor, temporary):
-            _copy(source, descriptor)
+        """Store a copy of `source`, sharing its disk blocks where the file system can (reflink on btrfs, XFS).
+
+        The name is that of the copy: a source that changes meanwhile cannot get a name that is not its content's.
+
+        Raises:
+            OSError: `source` cannot be opened.
+            OutputError: the folder cannot be written to, or the disk is full.
+        """
+        with source.open("rb") as file, self._temporary() as (descriptor, temporary):
+            _copy(file, descriptor)
+            with temporary.open("rb") as copy:
+                digest = hashlib.file_digest(copy, "sha256").hexdigest()
+            blob = Blob(sha256=digest, bytes=os.fstat(descriptor).st_size)
             self._finish(descriptor, temporary, blob)
         return blob
 
@@ -166,16 +173,16 @@ class BlobStore:
         return freed
 
 
-def _copy(source: Path, descriptor: int) -> None:
+def _copy(source: BinaryIO, descriptor: int) -> None:
     """Copy a file's bytes inside the kernel, which shares the blocks where the file system can (btrfs, XFS)."""
-    with source.open("rb") as file, os.fdopen(os.dup(descriptor), "wb") as copy:
-        try:
-            while os.copy_file_range(file.fileno(), descriptor, 2**30):
-                pass
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            shutil.copyfileobj(file, copy)
+    try:
+        while os.copy_file_range(source.fileno(), descriptor, 2**30):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        with os.fdopen(os.dup(descriptor), "wb") as copy:
+            shutil.copyfileobj(source, copy)
 
 
 def _no_links(path: str, flags: int) -> int:

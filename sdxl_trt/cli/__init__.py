@@ -1,0 +1,87 @@
+"""The command line. Each command imports its room only when it runs, so that `--help` needs none of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sdxl_trt.errors import SdxlTrtError
+from sdxl_trt.version import __version__
+
+COMMANDS = {
+    "doctor": "sdxl_trt.cli.info",
+    "gpus": "sdxl_trt.cli.info",
+    "samplers": "sdxl_trt.cli.info",
+    "export": "sdxl_trt.cli.build",
+    "build": "sdxl_trt.cli.build",
+    "inspect": "sdxl_trt.cli.inspect",
+    "run": "sdxl_trt.cli.run",
+}
+"""Commands and the modules that hold them, in the order they are listed."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        name = f"{cmd_name}_command"
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), name)
+        return command
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="sdxl-trt")
+def cli() -> None:
+    """Build TensorRT engines for Stable Diffusion XL, and run them without PyTorch.
+
+    A checkpoint goes in, engines for a named GPU come out, and a small runtime turns them into pictures.
+
+    Exit status: 0 done; 2 the request is wrong; 1 it failed, with one message of what was got, what was expected and
+    how to fix it; 130 stopped with Ctrl-C. With --json a command prints one JSON object, errors too.
+    """
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The `--json` flag that every command has."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")(command)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run a command, and turn what goes wrong into one message and an exit status."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; no file was left half-written", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        if "--json" in sys.argv:
+            print_json({"error": "UsageError", "what": error.format_message(), "got": "", "expected": "", "fix": ""})
+        else:
+            error.show()
+        sys.exit(error.exit_code)
+    except SdxlTrtError as error:
+        if "--json" in sys.argv:
+            print_json(error.as_dict())
+        else:
+            click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_status)

@@ -1,0 +1,149 @@
+"""`sdxl-trt export` and `sdxl-trt build`: a checkpoint becomes graphs, and graphs become engines."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdxl_trt.cli import json_option, print_json
+from sdxl_trt.cli.models import DEFAULT_MODEL, bundles_folder, export_folder, model_folder
+from sdxl_trt.cli.progress import shown_progress
+from sdxl_trt.cli.run import SIZE
+from sdxl_trt.errors import FlavourUnavailable, UsageError
+from sdxl_trt.progress import Progress
+from sdxl_trt.spec import ModelSpec, Profile, parse_size
+
+if TYPE_CHECKING:
+    from sdxl_trt.bundle import Manifest
+    from sdxl_trt.exported import ExportIndex
+
+Size = tuple[int, int]
+
+MODEL = click.argument("model", default=DEFAULT_MODEL)
+
+
+@click.command("export")
+@MODEL
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(["float16", "float32"]), help="[default: both]"
+)
+@click.option("--unet", "bare_unet", is_flag=True, help="Also the bare UNet, for comparison with torch.")
+@json_option
+def export_command(model: str, output: Path, precisions: tuple[str, ...], bare_unet: bool, as_json: bool) -> None:
+    """Write ONNX graphs of MODEL, which name its weights and copy none.
+
+    MODEL is a folder in diffusers' layout, or 'demo'.
+    """
+    folder = model_folder(model)
+    with shown_progress() as progress:
+        index = _export(folder, output, precisions or ("float16", "float32"), progress, bare_unet=bare_unet)
+    if as_json:
+        print_json(dataclasses.asdict(index))
+        return
+    for precision, graphs in index.graphs.items():
+        for name, graph in graphs.items():
+            click.echo(f"{output / graph.file}  {graph.content.bytes:,} bytes  {precision} {name}")
+
+
+def _export(
+    folder: Path, output: Path, precisions: Sequence[str], progress: Progress, *, bare_unet: bool = False
+) -> ExportIndex:
+    try:
+        from sdxl_trt.export.run import export_model
+    except ImportError as error:
+        raise FlavourUnavailable(
+            "this installation cannot export models",
+            got=f"no module {error.name}",
+            expected="torch, diffusers and transformers, which exporting alone needs",
+            fix="pip install 'sdxl-trt[export]'",
+        ) from error
+    return export_model(folder, output, precisions=precisions, bare_unet=bare_unet, progress=progress)
+
+
+@click.command("build")
+@MODEL
+@click.option("--gpu", "gpus", multiple=True, required=True, help="See `sdxl-trt gpus`; or cpu. Repeat for several.")
+@click.option("--flavour", type=click.Choice(["tensorrt", "tensorrt-rtx", "onnxruntime"]), help="[default: the GPU's]")
+@click.option("--size", type=SIZE, help="The one size to build for.")
+@click.option("--sizes", help="MIN..MAX, as 512x512..1536x1536.  [default: half to one and a half of the model's]")
+@click.option("--batch", type=int, default=4, show_default=True, help="Most pictures denoised at once.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle folder.  [default: the data folder]")
+@json_option
+def build_command(
+    model: str,
+    gpus: tuple[str, ...],
+    flavour: str | None,
+    size: Size | None,
+    sizes: str | None,
+    batch: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Compile engines of MODEL for one or more GPUs into a bundle.
+
+    MODEL is a folder in diffusers' layout, or 'demo'. What is already built is kept; a build that was stopped goes on
+    where it was. Give the same -o to add targets to a bundle.
+    """
+    from sdxl_trt.engines.build import build
+    from sdxl_trt.engines.flavours import check_buildable
+    from sdxl_trt.engines.targets import resolve_targets
+
+    if size and sizes:
+        raise UsageError("give --size or --sizes, not both", fix="--sizes 512x512..1536x1536")
+    requests = resolve_targets(gpus, flavour)
+    for request in requests:
+        check_buildable(request.flavour, request.sms)
+    folder = model_folder(model)
+    started = time.monotonic()
+    with shown_progress() as progress:
+        export = export_folder(folder)
+        precisions = dict.fromkeys(request.flavour.precision for request in requests)
+        index = _export(folder, export, list(precisions), progress)
+        profile = make_profile(index.model, size, sizes, batch)
+        bundle = output or bundles_folder() / f"{index.model.name}-{index.model.content[:8]}"
+        manifest = build(export, bundle, requests, profile=profile, progress=progress)
+    _report(bundle, manifest, time.monotonic() - started, as_json)
+
+
+def make_profile(model: ModelSpec, size: Size | None, sizes: str | None, batch: int) -> Profile:
+    """The profile of the size options; best at the model's own size where that is in the range.
+
+    Raises:
+        UsageError: sizes that cannot be read, or are out of order.
+    """
+    native = model.native_size
+    if size:
+        return Profile.make(smallest=size, best=size, largest=size, batch=batch)
+    if sizes is None:
+        smallest, largest = ((native[0] * n // 16 * 8, native[1] * n // 16 * 8) for n in (1, 3))
+        return Profile.make(smallest=smallest, best=native, largest=largest, batch=batch)
+    least, separator, most = sizes.partition("..")
+    if not separator:
+        raise UsageError("--sizes cannot be read", got=sizes, expected="MIN..MAX", fix="--sizes 512x512..1536x1536")
+    low, high = parse_size(least), parse_size(most)
+    best = (min(max(native[0], low[0]), high[0]), min(max(native[1], low[1]), high[1]))
+    return Profile.make(smallest=low, best=best, largest=high, batch=batch)
+
+
+def _report(bundle: Path, manifest: Manifest, seconds: float, as_json: bool) -> None:
+    targets: list[dict[str, Any]] = [
+        {
+            "name": target.name,
+            "accepted": target.accepted,
+            "bytes": sum(engine.file.bytes for engine in target.engines.values()),
+        }
+        for target in manifest.targets
+    ]
+    if as_json:
+        print_json({"bundle": str(bundle), "targets": targets, "seconds": round(seconds, 3)})
+        return
+    for target in targets:
+        state = "accepted here" if target["accepted"] else "built, not yet run on its GPU"
+        click.echo(f"{target['name']}  {target['bytes']:,} bytes of engines, {state}")
+    click.echo(str(bundle))

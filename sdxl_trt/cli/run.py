@@ -1,0 +1,230 @@
+"""`sdxl-trt run`: a prompt becomes pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdxl_trt.cli import json_option, print_json
+from sdxl_trt.cli.models import build_demo, bundles_folder, newest_first
+from sdxl_trt.cli.progress import shown_progress
+from sdxl_trt.errors import NoTargetForHost, OutputError, UsageError
+from sdxl_trt.files import atomic_write
+from sdxl_trt.spec import parse_size
+from sdxl_trt.spec.profile import format_size
+from sdxl_trt.version import __version__
+
+if TYPE_CHECKING:
+    from sdxl_trt.runtime import Pipeline, Resolved, Result
+
+_PAIR = "TOP,LEFT"
+
+
+class SizeType(click.ParamType[tuple[int, int]]):
+    """`1024x768`: (width, height) in pixels."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse, with click's own way to complain."""
+        try:
+            return value if isinstance(value, tuple) else parse_size(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class CornerType(click.ParamType[tuple[int, int]]):
+    """`0,64`: (top, left) in pixels."""
+
+    name = _PAIR
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse, with click's own way to complain."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,6}),(\d{1,6})", value)
+        return (int(match[1]), int(match[2])) if match else self.fail(f"{value!r} is not {_PAIR}, as 0,64", param, ctx)
+
+
+SIZE, CORNER = SizeType(), CornerType()
+
+
+@click.command("run")
+@click.argument("prompt")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Folder; else the newest that fits this host.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG file; several get -SEED before the suffix.")
+@click.option("--prompt-2", help="Prompt for the second text encoder.  [default: the prompt]")
+@click.option("--negative-prompt", help="What to keep away from. Empty text is not the same as none.")
+@click.option("--negative-prompt-2", help="The same for the second text encoder.")
+@click.option("--size", type=SIZE, help="Width and height in pixels.  [default: the model's own]")
+@click.option("--steps", type=int, help="Denoising steps.  [default: 30]")
+@click.option("--guidance", type=float, help="Guidance scale; 1 or less turns it off.  [default: 5]")
+@click.option("--guidance-rescale", type=float, default=0.0, help="0 to 1 (arXiv 2305.08891).")
+@click.option("--seed", type=int, multiple=True, help="One picture each; repeat for several.  [default: random]")
+@click.option("-n", "--images", type=click.IntRange(1, 1000), help="Pictures, of one seed upwards or of random seeds.")
+@click.option("--sampler", help="See `sdxl-trt samplers`.  [default: the checkpoint's]")
+@click.option("--original-size", type=SIZE, help="Size conditioning.  [default: the size]")
+@click.option("--target-size", type=SIZE, help="Size conditioning.  [default: the size]")
+@click.option("--crop-top-left", type=CORNER, default="0,0", help="Crop conditioning.")
+@click.option("--negative-original-size", type=SIZE, help="Of the negative prompt; needs the next one too.")
+@click.option("--negative-target-size", type=SIZE, help="Of the negative prompt; needs the one before too.")
+@click.option("--negative-crop-top-left", type=CORNER, default="0,0", help="Of the negative prompt.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]")
+@json_option
+def run_command(
+    prompt: str,
+    bundle: Path | None,
+    output: Path | None,
+    seed: tuple[int, ...],
+    images: int | None,
+    threads: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Make pictures of PROMPT and write them as PNG files that say how they were made."""
+    from sdxl_trt.runtime import Request
+
+    started = time.monotonic()
+    target = _free_name() if output is None else output
+    _check_writable(target)
+    request = Request(prompt=prompt, seed=_seeds(seed, images), **settings)
+    pipeline, folder = _load(bundle, threads)
+    loaded = time.monotonic()
+    with shown_progress(quiet=True) as progress:
+        result = pipeline.run(request, progress=progress)
+    files = _write(result, pipeline, target)
+    report = {
+        "bundle": str(folder),
+        "target": pipeline.target.name,
+        "files": [str(file) for file in files],
+        "seeds": list(result.seeds),
+        "seconds": {"load": round(loaded - started, 3), "pictures": round(time.monotonic() - loaded, 3)},
+    }
+    if as_json:
+        print_json(report)
+        return
+    click.echo(f"{folder} ({pipeline.target.name})", err=True)
+    for file, own_seed in zip(files, result.seeds, strict=True):
+        click.echo(f"{file}  seed {own_seed}")
+
+
+def _load(bundle: Path | None, threads: int | None) -> tuple[Pipeline, Path]:
+    """The pipeline of a bundle: the one given, else the newest that fits, else the demo model's."""
+    from sdxl_trt.runtime import Pipeline
+
+    if bundle is not None:
+        return Pipeline.load(bundle, threads=threads), bundle
+    refused = []
+    for folder in newest_first():
+        try:
+            return Pipeline.load(folder, threads=threads), folder
+        except NoTargetForHost as error:
+            refused.append(error)
+    if refused:
+        raise NoTargetForHost(
+            f"none of the {len(refused)} bundles in {bundles_folder()} runs on this host",
+            got="; ".join(f"{error.what}: {error.got}" for error in refused),
+            expected=refused[0].expected,
+            fix=refused[0].fix,
+        )
+    folder = build_demo()
+    return Pipeline.load(folder, threads=threads), folder
+
+
+def _seeds(seeds: tuple[int, ...], images: int | None) -> Sequence[int] | None:
+    if images is None:
+        return seeds or None
+    if len(seeds) > 1:
+        raise UsageError("give several seeds or a number of images, not both", fix="--seed 7 -n 4 makes 7, 8, 9 and 10")
+    import secrets
+
+    return [seeds[0] + i for i in range(images)] if seeds else [secrets.randbits(32) for _ in range(images)]
+
+
+def _free_name() -> Path:
+    """A name in the current folder that nothing has yet: no picture is ever overwritten unasked."""
+    taken = {path.name for path in Path().glob("sdxl-*.png")}
+    return Path(next(name for i in range(1, 10**9) if (name := f"sdxl-{i:04}.png") not in taken))
+
+
+def _check_writable(target: Path) -> None:
+    """Say so before minutes of work, not after.
+
+    Raises:
+        OutputError: the folder is none, or not writable; or the target is a folder.
+    """
+    folder = target.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if target.suffix.lower() != ".png" or target.is_dir():
+        raise OutputError(
+            f"cannot write {target}", got="another kind of file", expected="a .png file", fix="-o out.png"
+        )
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        got = "not writable" if folder.is_dir() else "not a folder"
+        raise OutputError(
+            f"cannot write {target}", got=f"{folder} is {got}", expected="a writable folder", fix="another -o"
+        )
+
+
+def _write(result: Result, pipeline: Pipeline, target: Path) -> list[Path]:
+    import numpy as np
+
+    from sdxl_trt.runtime.png import Parameters, encode_png
+
+    files = []
+    for image, seed in zip(result.images, result.seeds, strict=True):
+        file = target if len(result.seeds) == 1 else target.with_stem(f"{target.stem}-{seed}")
+        shown = _shown(result.settings, seed, pipeline)
+        parameters = Parameters(
+            prompt=result.settings.prompt, negative_prompt=result.settings.negative_prompt or "", settings=shown
+        )
+        data = encode_png(np.asarray(image), parameters)
+        with atomic_write(file) as stream:
+            stream.write(data)
+        files.append(file)
+    return files
+
+
+def _shown(settings: Resolved, seed: int, pipeline: Pipeline) -> dict[str, Any]:
+    """Settings by the names that A1111's users know; ours where it has none, left out where they are the default."""
+    from sdxl_trt.runtime.samplers import find_sampler
+
+    micro, negative = settings.micro, settings.negative_micro
+    own = {
+        "Prompt 2": settings.prompt_2 if settings.prompt_2 != settings.prompt else None,
+        "Negative prompt 2": settings.negative_prompt_2,
+        "Negative prompt given": "empty" if settings.negative_prompt == "" else None,
+        "CFG rescale": settings.guidance_rescale or None,
+        "Original size": format_size(micro.original_size) if micro.original_size != settings.size else None,
+        "Target size": format_size(micro.target_size) if micro.target_size != settings.size else None,
+        "Crop top left": _corner(micro.crop_top_left),
+    }
+    if negative != micro:
+        own |= {
+            "Negative original size": format_size(negative.original_size),
+            "Negative target size": format_size(negative.target_size),
+            "Negative crop top left": _corner(negative.crop_top_left),
+        }
+    return {
+        "Steps": settings.steps,
+        "Sampler": find_sampler(settings.sampler or pipeline.model.scheduler["_class_name"]).title,
+        "CFG scale": settings.guidance,
+        "Seed": seed,
+        "Size": format_size(settings.size),
+        "Model hash": pipeline.model.content[:10],
+        "Model": pipeline.model.name,
+        **own,
+        "Engines": pipeline.target.name,
+        "Version": f"sdxl-trt {__version__}",
+    }
+
+
+def _corner(corner: tuple[int, int]) -> str | None:
+    return f"{corner[0]},{corner[1]}" if any(corner) else None
