@@ -7,56 +7,28 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from sdxl_trt.errors import CheckpointError
 from sdxl_trt.export.safetensors import TensorRef
 
 
-def attach_weights(model: ir.Model, tensors: dict[str, TensorRef], dtype: str, component: str) -> tuple[str, ...]:
+def attach_weights(model: ir.Model, tensors: dict[str, TensorRef], dtype: str) -> tuple[str, ...]:
     """Point every initializer at its bytes in the checkpoint, with a Cast where it is stored in another dtype.
 
-    Returns the locations used, sorted.
+    Args:
+        tensors: by parameter name, as `match_parameters` gives them.
+        dtype: the network's.
 
-    Raises:
-        CheckpointError: the checkpoint lacks a tensor, or has it in another shape.
+    Returns:
+        The locations used, sorted.
     """
-    missing = []
-    weights = [value for value in model.graph.initializers.values() if value.const_value is None]
-    for value in weights:
-        name = value.name or ""
-        ref = _find(tensors, name)
-        if ref is None:
-            missing.append(name)
-            continue
-        key, place = ref
-        if place.shape != tuple(value.shape or ()):
-            raise CheckpointError(
-                f"{component}: tensor {key} does not fit the config",
-                got=str(list(place.shape)),
-                expected=str(value.shape),
-                fix="the config.json and the weights are of different models; take both from one",
-            )
-        _attach(model.graph, value, key, place, dtype)
-    if missing:
-        raise CheckpointError(
-            f"{component}: the weights lack {len(missing)} tensors",
-            got=f"no {', '.join(missing[:3])}" + (" …" if len(missing) > 3 else ""),
-            expected="every tensor that the config asks for",
-            fix="the config.json and the weights are of different models, or a shard is missing",
-        )
-    stored = (value.const_value for value in model.graph.initializers.values())
-    return tuple(sorted({str(tensor.location) for tensor in stored if isinstance(tensor, ir.ExternalTensor)}))
+    weights = {str(v.name): v for v in model.graph.initializers.values() if v.const_value is None}
+    for name, value in weights.items():
+        _attach(model.graph, value, tensors[name], dtype)
+    return tuple(sorted({tensors[name].location for name in weights}))
 
 
-def _find(tensors: dict[str, TensorRef], name: str) -> tuple[str, TensorRef] | None:
-    """A parameter's tensor: transformers 5 saves CLIPTextModel without the prefix its earlier versions wrote."""
-    for key in (name, f"text_model.{name}"):
-        if key in tensors:
-            return key, tensors[key]
-    return None
-
-
-def _attach(graph: ir.Graph, value: ir.Value, key: str, place: TensorRef, dtype: str) -> None:
+def _attach(graph: ir.Graph, value: ir.Value, place: TensorRef, dtype: str) -> None:
     """Make `value` the tensor at `place`, or the Cast of it."""
+    key = place.name
     stored, wanted = (ir.DataType.from_numpy(np.dtype(name)) for name in (place.dtype, dtype))
     del graph.initializers[value.name or ""]
     weight = value

@@ -15,10 +15,10 @@ from sdxl_trt.errors import ExportError
 from sdxl_trt.export.checkpoint import Checkpoint, open_checkpoint
 from sdxl_trt.export.graph import attach_weights, optimise, strip
 from sdxl_trt.export.safetensors import TensorRef
-from sdxl_trt.export.trace import network_dtype, trace
-from sdxl_trt.export.weights import convert, needs_conversion, write_embedding_table
+from sdxl_trt.export.trace import network_dtype, parameter_shapes, trace
+from sdxl_trt.export.weights import convert, match_parameters, needs_conversion, write_embedding_table
 from sdxl_trt.exported import INDEX_NAME, ExportedGraph, ExportIndex, WeightsFile, read_index, write_index
-from sdxl_trt.files import atomic_write, sha256_json, sha256_of
+from sdxl_trt.files import atomic_write, exclusive, sha256_json, sha256_of
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import graph_spec, model_graphs
 from sdxl_trt.version import __version__
@@ -55,18 +55,23 @@ def export_model(
     """
     progress("reading the checkpoint", 0, 1)
     checkpoint = open_checkpoint(model)
+    tensors = {
+        name: match_parameters(name, parameter_shapes(component), component.tensors)
+        for name, component in checkpoint.components.items()
+    }
     progress("reading the checkpoint", 1, 1)
-    work = _Work(checkpoint=checkpoint, folder=folder, kept=_earlier(folder, checkpoint))
     names = [*model_graphs(checkpoint.model), *(["unet"] if bare_unet else [])]
-    for precision in precisions:
-        for done, name in enumerate(names):
-            progress(f"export {precision}: {name}", done, len(names))
-            work.graph(name, precision)
-        progress(f"export {precision}", len(names), len(names))
-    work.keep_other_precisions()
-    work.write_files()
-    index = work.index()
-    write_index(folder, index)
+    with exclusive(folder):
+        work = _Work(checkpoint=checkpoint, tensors=tensors, folder=folder, kept=_earlier(folder, checkpoint))
+        for precision in precisions:
+            for name in names:
+                progress(f"export {precision} {name}", 0, 1)
+                work.graph(name, precision)
+                progress(f"export {precision} {name}", 1, 1)
+        work.keep_other_precisions()
+        work.write_files()
+        index = work.index()
+        write_index(folder, index)
     return index
 
 
@@ -94,6 +99,8 @@ class _Work:
     """One export while it runs."""
 
     checkpoint: Checkpoint
+    tensors: dict[str, dict[str, TensorRef]]
+    """By component, then by parameter."""
     folder: Path
     kept: ExportIndex | None
     weights: dict[str, WeightsFile] = field(default_factory=dict)
@@ -116,20 +123,26 @@ class _Work:
 
     def _kept(self, name: str, precision: str) -> ExportedGraph | None:
         entry = self.kept.graphs.get(precision, {}).get(name) if self.kept else None
-        if self.kept is None or entry is None or _blob_or_none(self.folder / entry.file) != entry.content:
+        if self.kept is None or entry is None or not self._whole(entry.file, entry.content):
             return None
-        for location in entry.weights:
-            self.weights[location] = self.kept.weights[location]
+        weights = {location: self.kept.weights[location] for location in entry.weights}
+        if not all(self._whole(file.path, file.content) for file in weights.values() if file.path in weights):
+            return None  # a converted file; the checkpoint's own were hashed when it was opened
+        self.weights |= weights
         return entry
+
+    def _whole(self, file: str, content: Blob) -> bool:
+        path = self.folder / file
+        return path.is_file() and _blob(path) == content
 
     def _export(self, name: str, precision: str) -> ExportedGraph:
         checkpoint = self.checkpoint
         component = checkpoint.components[COMPONENTS.get(name, name)]
         dtype = network_dtype(component, precision)
-        tensors = self._tensors(component.name, component.tensors, dtype)
+        tensors = self._placed(component.name, dtype)
         model = trace(graph_spec(name, checkpoint.model, precision), component, precision)
         optimise(model)
-        locations = attach_weights(model, tensors, dtype, component.name)
+        locations = attach_weights(model, tensors, dtype)
         strip(model)
         file = f"{precision}/{name}.onnx"
         proto = ir.to_proto(model)
@@ -138,10 +151,11 @@ class _Work:
             stream.write(proto.SerializeToString(deterministic=True))
         return ExportedGraph(file=file, content=_blob(self.folder / file), weights=locations)
 
-    def _tensors(self, component: str, tensors: dict[str, TensorRef], dtype: str) -> dict[str, TensorRef]:
+    def _placed(self, component: str, dtype: str) -> dict[str, TensorRef]:
         """Where a graph of this dtype finds its weights; names the files in the index."""
         if (component, dtype) in self.places:
             return self.places[component, dtype]
+        tensors = self.tensors[component]
         root = self.checkpoint.root.resolve()
         if needs_conversion(tensors, dtype):
             location = f"converted/{component}.{dtype}.safetensors"
@@ -158,19 +172,18 @@ class _Work:
     def write_files(self) -> None:
         """Write tokenizers, embedding tables and licence texts."""
         for name, tokenizer in self.checkpoint.tokenizers.items():
-            path = self.folder / name / "tokenizer.json"
-            with atomic_write(path) as file:
-                file.write(tokenizer.json)
-            table = self.folder / name / "token_embedding.npy"
-            write_embedding_table(self.checkpoint.root, self.checkpoint.components[name].tensors, table)
+            self._write(f"{name}/tokenizer.json", tokenizer.json)
+            (table,) = [ref for parameter, ref in self.tensors[name].items() if "token_embedding" in parameter]
+            path = f"{name}/token_embedding.npy"
+            write_embedding_table(self.checkpoint.root, table, self.folder / path)
+            self.files[path] = _blob(self.folder / path)
         for licence in self.checkpoint.licences:
-            with atomic_write(self.folder / "licence" / licence.name) as file:
-                file.write(licence.read_bytes())
-        for name in self.checkpoint.tokenizers:
-            for part in ("tokenizer.json", "token_embedding.npy"):
-                self.files[f"{name}/{part}"] = _blob(self.folder / name / part)
-        for licence in self.checkpoint.licences:
-            self.files[f"licence/{licence.name}"] = _blob(self.folder / "licence" / licence.name)
+            self._write(f"licence/{licence.name}", licence.read_bytes())
+
+    def _write(self, path: str, data: bytes) -> None:
+        with atomic_write(self.folder / path) as file:
+            file.write(data)
+        self.files[path] = _blob(self.folder / path)
 
     def index(self) -> ExportIndex:
         """What was exported."""
@@ -204,7 +217,3 @@ def check(proto: onnx.ModelProto, name: str) -> None:
 
 def _blob(path: Path) -> Blob:
     return Blob(sha256=sha256_of(path), bytes=path.stat().st_size)
-
-
-def _blob_or_none(path: Path) -> Blob | None:
-    return _blob(path) if path.is_file() else None

@@ -24,6 +24,8 @@ DTYPES = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
 class TensorRef:
     """A tensor's place in a file."""
 
+    name: str
+    """In the checkpoint."""
     location: str
     """The file, relative to the checkpoint's (or the export's) folder, with forward slashes."""
     offset: int
@@ -56,6 +58,7 @@ def read_header(root: Path, location: str) -> dict[str, TensorRef]:
         ) from error
     return {
         name: TensorRef(
+            name=name,
             location=location,
             offset=8 + size + entry["data_offsets"][0],
             length=entry["data_offsets"][1] - entry["data_offsets"][0],

@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sdxl_trt.errors import ExportError
+from sdxl_trt.errors import CheckpointError, ExportError
 from sdxl_trt.export import modules
 from sdxl_trt.export.checkpoint import Component
 from sdxl_trt.spec import GraphSpec
@@ -101,23 +101,45 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def parameter_shapes(component: Component) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters that the component's config asks for.
+
+    Raises:
+        CheckpointError: the config describes no network that can be made.
+    """
+    try:
+        with _fake("float32"), _quiet():
+            return {name: tuple(parameter.shape) for name, parameter in _network(component).named_parameters()}
+    except Exception as error:
+        raise CheckpointError(
+            f"{component.name}/config.json describes no network",
+            got=f"{type(error).__name__}: {error}",
+            fix="take the config.json that belongs to the weights",
+        ) from error
+
+
+def _network(component: Component) -> Any:
+    """The component's own torch module, with shapes but no values."""
+    if component.name in CLIP:
+        config = transformers.CLIPTextConfig.from_dict(component.config)
+        return getattr(transformers, CLIP[component.name])(config).eval()
+    kind = diffusers.UNet2DConditionModel if component.name == "unet" else diffusers.AutoencoderKL
+    return kind.from_config(component.config).eval()
+
+
 def _module(graph: str, component: Component, precision: str) -> tuple[nn.Module, str]:
-    """The module to trace, with shapes but no values, and what its weights' names start with."""
-    config = component.config
-    if graph in CLIP:
-        kind = getattr(transformers, CLIP[graph])
-        return modules.TextEncoder(kind(transformers.CLIPTextConfig.from_dict(config)).eval()), "model."
-    if graph in ("step", "unet"):
-        unet = modules.Unet(diffusers.UNet2DConditionModel.from_config(config).eval())
-        return (modules.Step(unet), "unet.model.") if graph == "step" else (unet, "model.")
-    vae = diffusers.AutoencoderKL.from_config(config).eval()
-    if network_dtype(component, precision) != precision:
-        vae.set_attn_processor(modules.HalfAttention())
+    """The module to trace, and what its parameters' names start with."""
+    network = _network(component)
+    if graph == "step":
+        return modules.Step(modules.Unet(network)), "unet.model."
+    if component.name == "vae" and network_dtype(component, precision) != precision:
+        network.set_attn_processor(modules.HalfAttention())
     kinds: dict[str, Callable[[Any], nn.Module]] = {
+        "unet": modules.Unet,
         "vae_decoder": modules.VaeDecoder,
         "vae_encoder": modules.VaeEncoder,
     }
-    return kinds[graph](vae), "model."
+    return kinds.get(graph, modules.TextEncoder)(network), "model."
 
 
 def _nested(module: nn.Module, free: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import mmap
 import struct
 from collections.abc import Iterator
@@ -24,10 +26,40 @@ def needs_conversion(tensors: dict[str, TensorRef], dtype: str) -> bool:
     return dtype == "float16" and any(ref.dtype != "float16" for ref in tensors.values())
 
 
+def match_parameters(
+    component: str, shapes: dict[str, tuple[int, ...]], tensors: dict[str, TensorRef]
+) -> dict[str, TensorRef]:
+    """The checkpoint's tensor of every parameter of the torch module.
+
+    Raises:
+        CheckpointError: one is missing, or has another shape than the config says.
+    """
+    # transformers 5 saves CLIPTextModel without the prefix that its earlier versions wrote.
+    found = {name: tensors.get(name) or tensors.get(f"text_model.{name}") for name in shapes}
+    missing = [name for name, ref in found.items() if ref is None]
+    if missing:
+        raise CheckpointError(
+            f"{component}: the weights lack {len(missing)} tensors",
+            got=f"no {', '.join(missing[:3])}" + (" …" if len(missing) > 3 else ""),
+            expected="every tensor that the config asks for",
+            fix="the config.json and the weights are of different models, or a shard is missing",
+        )
+    matched = {name: ref for name, ref in found.items() if ref is not None}
+    for name, ref in matched.items():
+        if ref.shape != shapes[name]:
+            raise CheckpointError(
+                f"{component}: tensor {ref.name} does not fit the config",
+                got=str(list(ref.shape)),
+                expected=str(list(shapes[name])),
+                fix="the config.json and the weights are of different models; take both from one",
+            )
+    return matched
+
+
 def convert(root: Path, tensors: dict[str, TensorRef], dtype: str, target: Path, location: str) -> dict[str, TensorRef]:
     """Write all tensors as `dtype` into a safetensors file, with one tensor in memory at a time.
 
-    Returns their new places, under the given location.
+    Returns their new places, under the given location, by the same keys.
 
     Raises:
         CheckpointError: a value is NaN, infinite, or too large for `dtype`.
@@ -35,20 +67,21 @@ def convert(root: Path, tensors: dict[str, TensorRef], dtype: str, target: Path,
     item = _NUMPY[dtype].itemsize
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, ref in tensors.items():
-        length = int(np.prod(ref.shape, dtype=np.int64)) * item
-        header[name] = {"dtype": _CODES[dtype], "shape": list(ref.shape), "data_offsets": [end, end + length]}
+    for ref in tensors.values():
+        length = math.prod(ref.shape) * item
+        header[ref.name] = {"dtype": _CODES[dtype], "shape": list(ref.shape), "data_offsets": [end, end + length]}
         end += length
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     places, offset = {}, 8 + len(text)
     with atomic_write(target) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name, array in read_tensors(root, tensors):
-            data = _converted(array, dtype, name).tobytes()
+        for key, array in read_tensors(root, tensors):
+            data = _converted(array, dtype, tensors[key].name).tobytes()
             file.write(data)
-            shape = tensors[name].shape
-            places[name] = TensorRef(location=location, offset=offset, length=len(data), dtype=dtype, shape=shape)
+            places[key] = dataclasses.replace(
+                tensors[key], location=location, offset=offset, length=len(data), dtype=dtype
+            )
             offset += len(data)
     return places
 
@@ -67,32 +100,21 @@ def _converted(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
 
 
 def read_tensors(root: Path, tensors: dict[str, TensorRef]) -> Iterator[tuple[str, np.ndarray]]:
-    """Each tensor as a view of its memory-mapped file."""
+    """Each tensor, by its key, as a view of its memory-mapped file."""
     maps: dict[str, mmap.mmap] = {}
-    for name, ref in tensors.items():
+    for key, ref in tensors.items():
         if ref.location not in maps:
             with (root / ref.location).open("rb") as file:
                 maps[ref.location] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         count = ref.length // _NUMPY[ref.dtype].itemsize
         array = np.frombuffer(maps[ref.location], dtype=_NUMPY[ref.dtype], count=count, offset=ref.offset)
-        yield name, array.reshape(ref.shape)
+        yield key, array.reshape(ref.shape)
 
 
-def write_embedding_table(root: Path, tensors: dict[str, TensorRef], target: Path) -> None:
-    """Copy a text encoder's token embeddings [vocabulary, width] into a .npy file (float16 or float32).
-
-    Raises:
-        CheckpointError: there is no such tensor.
-    """
-    name = next((name for name in tensors if name.endswith("embeddings.token_embedding.weight")), None)
-    if name is None:
-        raise CheckpointError(
-            f"{target.parent.name} has no token embeddings",
-            expected="a tensor text_model.embeddings.token_embedding.weight",
-            fix="give a checkpoint with whole text encoders",
-        )
-    ((_, table),) = read_tensors(root, {name: tensors[name]})
-    if table.dtype == _NUMPY["bfloat16"]:
-        table = table.astype(np.float32)  # numpy's own format has no bfloat16
+def write_embedding_table(root: Path, table: TensorRef, target: Path) -> None:
+    """Copy a text encoder's token embeddings [vocabulary, width] into a .npy file (float16 or float32)."""
+    ((_, array),) = read_tensors(root, {table.name: table})
+    if table.dtype == "bfloat16":
+        array = array.astype(np.float32)  # numpy's own format has no bfloat16
     with atomic_write(target) as file:
-        np.lib.format.write_array(file, table, allow_pickle=False)
+        np.lib.format.write_array(file, array, allow_pickle=False)

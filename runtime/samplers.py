@@ -20,6 +20,8 @@ class Sampler:
     """An entry of the catalogue."""
 
     name: str
+    title: str
+    """As it is written in a picture's parameters."""
     aliases: tuple[str, ...]
     """Other names it goes by, diffusers' class among them."""
     paper: str
@@ -47,7 +49,8 @@ SAMPLERS: Final[Mapping[str, Sampler]] = {
     for sampler in (
         Sampler(
             name="euler",
-            aliases=("Euler", "EulerDiscreteScheduler"),
+            title="Euler",
+            aliases=("EulerDiscreteScheduler",),
             paper="arXiv 2206.00364, algorithm 1",
             good_for="SDXL's own choice: plain and predictable at 20 to 50 steps, no fresh noise",
             recurrence=euler,
@@ -105,5 +108,5 @@ def _configured(config: Mapping[str, Any]) -> Sampler:
 
 def _lookup(name: str) -> Sampler | None:
     wanted = name.lower()
-    matches = (s for s in SAMPLERS.values() if wanted in {label.lower() for label in (s.name, *s.aliases)})
+    matches = (s for s in SAMPLERS.values() if wanted in {label.lower() for label in (s.name, s.title, *s.aliases)})
     return next(matches, None)

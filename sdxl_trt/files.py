@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -44,6 +46,48 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Be the only writer of a folder, which is made; what writers that were killed left unfinished is removed.
+
+    Raises:
+        OutputError: another process is writing it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for leftover in folder.rglob(TEMPORARY_PREFIX + "*"):
+            leftover.unlink()
+        yield
+    except BlockingIOError as error:
+        raise OutputError(
+            f"another process is writing {folder}",
+            expected="one writer at a time",
+            fix="wait for it, or choose another folder with -o",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place that cannot be written to, before minutes of work rather than after.
+
+    Raises:
+        OutputError: the nearest folder above that exists is none, or not writable.
+    """
+    folder = path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder"))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unwritable(path, PermissionError(errno.EACCES, f"{folder} is not writable"))
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:

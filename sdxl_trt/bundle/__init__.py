@@ -2,7 +2,7 @@
 
 bundle.json           what is in it (`Manifest`), written last and atomically
 blobs/sha256/<hex>    every file under the hash of its content, shared between targets
-.pending/<key>.json   engines of a build that has not finished (see sdxl_trt.engines.build)
+.pending/<key>.json   engines of a build that has not finished (see sdxl_trt.engines.pending)
 .lock                 held by whoever writes
 """
 

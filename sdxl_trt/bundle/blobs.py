@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import BinaryIO
 
 from sdxl_trt.bundle.manifest import Blob
 from sdxl_trt.errors import BundleError, OutputError
-from sdxl_trt.files import TEMPORARY_PREFIX
+from sdxl_trt.files import TEMPORARY_PREFIX, exclusive
 
 
 class HashingWriter:
@@ -88,26 +87,9 @@ class BlobStore:
         Raises:
             OutputError: somebody else is building into this folder, or it cannot be written.
         """
-        try:
+        with exclusive(self.bundle):
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.bundle / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise _unwritable(self.bundle, error) from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"another build is writing {self.bundle}",
-                    expected="one build at a time",
-                    fix="wait for it, or choose another folder with -o",
-                ) from error
-            for folder in (self.bundle, self.folder):
-                for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
-                    leftover.unlink()
             yield
-        finally:
-            os.close(descriptor)
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[HashingWriter]:

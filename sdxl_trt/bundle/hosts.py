@@ -55,8 +55,9 @@ def refusal(target: Target, host: Host) -> str | None:
     version = host.flavours[target.flavour]
     if not _version_fits(target, version):
         return f"built with {target.flavour} {target.flavour_version}, this host has {version}"
-    if target.sms and host.sm not in target.sms:
-        wanted = ", ".join(f"SM {sm}" for sm in target.sms)
+    on_gpu = target.flavour != "onnxruntime"
+    if (on_gpu and host.sm is None) or (target.sms and host.sm not in target.sms):
+        wanted = ", ".join(f"SM {sm}" for sm in target.sms) or "an NVIDIA GPU"
         return f"built for {wanted}, this host has " + (f"SM {host.sm}" if host.sm else "no NVIDIA GPU")
     return None
 

@@ -15,8 +15,9 @@ from sdxl_trt.cli.models import DEFAULT_MODEL, bundles_folder, export_folder, mo
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.run import SIZE
 from sdxl_trt.errors import FlavourUnavailable, UsageError
+from sdxl_trt.files import check_writable
 from sdxl_trt.progress import Progress
-from sdxl_trt.spec import ModelSpec, Profile, parse_size
+from sdxl_trt.spec import Profile, parse_size
 
 if TYPE_CHECKING:
     from sdxl_trt.bundle import Manifest
@@ -41,6 +42,7 @@ def export_command(model: str, output: Path, precisions: tuple[str, ...], bare_u
     MODEL is a folder in diffusers' layout, or 'demo'.
     """
     folder = model_folder(model)
+    check_writable(output / "export.json")
     with shown_progress() as progress:
         index = _export(folder, output, precisions or ("float16", "float32"), progress, bare_unet=bare_unet)
     if as_json:
@@ -94,8 +96,9 @@ def build_command(
     from sdxl_trt.engines.flavours import check_buildable
     from sdxl_trt.engines.targets import resolve_targets
 
-    if size and sizes:
-        raise UsageError("give --size or --sizes, not both", fix="--sizes 512x512..1536x1536")
+    make_profile((1024, 1024), size, sizes, batch)  # refuses what cannot be before minutes of work
+    if output:
+        check_writable(output / "bundle.json")
     requests = resolve_targets(gpus, flavour)
     for request in requests:
         check_buildable(request.flavour, request.sms)
@@ -105,19 +108,20 @@ def build_command(
         export = export_folder(folder)
         precisions = dict.fromkeys(request.flavour.precision for request in requests)
         index = _export(folder, export, list(precisions), progress)
-        profile = make_profile(index.model, size, sizes, batch)
+        profile = make_profile(index.model.native_size, size, sizes, batch)
         bundle = output or bundles_folder() / f"{index.model.name}-{index.model.content[:8]}"
         manifest = build(export, bundle, requests, profile=profile, progress=progress)
     _report(bundle, manifest, time.monotonic() - started, as_json)
 
 
-def make_profile(model: ModelSpec, size: Size | None, sizes: str | None, batch: int) -> Profile:
+def make_profile(native: Size, size: Size | None, sizes: str | None, batch: int) -> Profile:
     """The profile of the size options; best at the model's own size where that is in the range.
 
     Raises:
-        UsageError: sizes that cannot be read, or are out of order.
+        UsageError: sizes that cannot be read, are no multiples of 8 or out of order; or a batch out of range.
     """
-    native = model.native_size
+    if size and sizes:
+        raise UsageError("give --size or --sizes, not both", fix="--sizes 512x512..1536x1536")
     if size:
         return Profile.make(smallest=size, best=size, largest=size, batch=batch)
     if sizes is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.models import build_demo, bundles_folder, newest_first
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.errors import NoTargetForHost, OutputError, UsageError
-from sdxl_trt.files import atomic_write
+from sdxl_trt.files import atomic_write, check_writable
 from sdxl_trt.spec import parse_size
 from sdxl_trt.spec.profile import format_size
 from sdxl_trt.version import __version__
@@ -92,7 +91,7 @@ def run_command(
 
     started = time.monotonic()
     target = _free_name() if output is None else output
-    _check_writable(target)
+    _check_target(target)
     request = Request(prompt=prompt, seed=_seeds(seed, images), **settings)
     pipeline, folder = _load(bundle, threads)
     loaded = time.monotonic()
@@ -153,24 +152,12 @@ def _free_name() -> Path:
     return Path(next(name for i in range(1, 10**9) if (name := f"sdxl-{i:04}.png") not in taken))
 
 
-def _check_writable(target: Path) -> None:
-    """Say so before minutes of work, not after.
-
-    Raises:
-        OutputError: the folder is none, or not writable; or the target is a folder.
-    """
-    folder = target.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+def _check_target(target: Path) -> None:
     if target.suffix.lower() != ".png" or target.is_dir():
         raise OutputError(
             f"cannot write {target}", got="another kind of file", expected="a .png file", fix="-o out.png"
         )
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        got = "not writable" if folder.is_dir() else "not a folder"
-        raise OutputError(
-            f"cannot write {target}", got=f"{folder} is {got}", expected="a writable folder", fix="another -o"
-        )
+    check_writable(target)
 
 
 def _write(result: Result, pipeline: Pipeline, target: Path) -> list[Path]:

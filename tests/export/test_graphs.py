@@ -7,34 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_sdxl
-from graph_session import GraphSession, relative_error
+from closeness import relative_error
+from graph_session import GraphSession
+from models import NAMES, Models
 
-from sdxl_trt.export.run import export_model
-from sdxl_trt.exported import ExportIndex
-from sdxl_trt.paths import DEMO_CHECKPOINT
+from sdxl_trt.exported import ExportIndex, read_index
 from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column, graph_spec
 
 REQUIRED = 1e-4
 LATENTS = [(16, 24), (18, 14), (17, 23)]  # divisible by 4, by 2, by neither
 ROWS = [1, 2, 5]
 
-MODELS: dict[str, dict[str, Any]] = {
-    "demo": {},
-    "base": {"prediction": "v_prediction", "legacy_pooling": False, "shard": "400KB"},
-    "refiner": {"refiner": True},
-    "inpaint": {"channels": 9, "guidance_embedding": 40, "half": True},
-}
 
-
-@pytest.fixture(scope="module", params=MODELS)
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path, ExportIndex]:
-    folder = tmp_path_factory.mktemp(request.param)
-    model = DEMO_CHECKPOINT if request.param == "demo" else tiny_sdxl.make(folder / "model", **MODELS[request.param])
-    index = export_model(model, folder / "export", precisions=["float32"], bare_unet=request.param == "demo")
-    return model, folder / "export", index
+@pytest.fixture(scope="module", params=NAMES)
+def exported(request: pytest.FixtureRequest, models: Models) -> tuple[Path, Path, ExportIndex]:
+    folder = models.export(request.param)
+    return models.checkpoint(request.param), folder, read_index(folder)
 
 
 def load(kind: Any, model: Path, component: str) -> Any:
@@ -184,15 +172,13 @@ def test_vae(exported: tuple[Path, Path, ExportIndex]) -> None:
         check(encoder.run({"image": pixels}), [moments], f"vae_encoder {slots} × {latent}")
 
 
-def test_bare_unet(exported: tuple[Path, Path, ExportIndex]) -> None:
+def test_bare_unet(models: Models) -> None:
     import diffusers
     import torch
 
-    model, folder, index = exported
-    if "unet" not in index.graphs["float32"]:
-        assert model != DEMO_CHECKPOINT  # exported on request alone
-        return
-    unet = load(diffusers.UNet2DConditionModel, model, "unet")
+    folder = models.export("demo")
+    index = read_index(folder)
+    unet = load(diffusers.UNet2DConditionModel, models.checkpoint("demo"), "unet")
     session = GraphSession(folder, index, "unet")
     for rows, latent in zip(ROWS, LATENTS, strict=True):
         step = step_inputs(index, rows, rows, latent, seed=rows)
@@ -202,3 +188,25 @@ def test_bare_unet(exported: tuple[Path, Path, ExportIndex]) -> None:
         added = {"text_embeds": t["pooled"], "time_ids": t["time_ids"]}
         out = unet(t["sample"], t["timestep"], t["text"], added_cond_kwargs=added).sample
         check(session.run(feed), [out], f"unet {rows} rows, {latent}")
+
+
+def test_float16_graphs(models: Models) -> None:
+    """What GPU engines are compiled from, run on the CPU beside the float32 graphs: alike as far as fp16 goes."""
+    folder = models.export("demo")
+    index = read_index(folder)
+    rng = np.random.default_rng(0)
+    feeds = {"step": step_inputs(index, rows=4, slots=2, latent=(17, 24), seed=0)}
+    feeds["vae_decoder"] = {"latents": rng.standard_normal((1, 4, 17, 24)).astype(np.float32)}
+    feeds["vae_encoder"] = {"image": rng.uniform(-1, 1, (1, 3, 136, 192)).astype(np.float32)}
+    for encoder in index.model.text_encoders:
+        embeddings = rng.standard_normal((2, encoder.tokens, encoder.width)).astype(np.float32)
+        feeds[encoder.name] = {"embeddings": embeddings, "pool_index": np.array([3, 76], np.int32)}
+    for name, feed in feeds.items():
+        half = {t.name: feed[t.name].astype(t.dtype) for t in graph_spec(name, index.model, "float16").inputs}
+        outputs = zip(
+            GraphSession(folder, index, name, "float16").run(half),
+            GraphSession(folder, index, name).run(feed),
+            strict=True,
+        )
+        for measured, reference in outputs:
+            assert relative_error(measured, reference, 2e-2, f"{name} float16") <= 2e-2

@@ -39,11 +39,3 @@ class GraphSession:
     def run(self, feed: dict[str, Any]) -> list[np.ndarray]:
         """All outputs, in order."""
         return self.session.run(None, {name: np.asarray(value) for name, value in feed.items()})
-
-
-def relative_error(measured: np.ndarray, reference: np.ndarray, required: float, what: str) -> float:
-    """Largest difference over the reference's largest magnitude; printed beside what is required."""
-    assert measured.shape == reference.shape, (what, measured.shape, reference.shape)
-    error = float(np.abs(measured.astype(np.float64) - reference).max() / np.abs(reference).max())
-    print(f"{what}: relative error {error:.2e}, required {required:.0e}")
-    return error

@@ -1,0 +1,33 @@
+# syntax=docker/dockerfile:1
+# Two images. `docker build --target build` has what exporting and building need; the default is the slim runtime,
+# which has neither PyTorch nor the checkpoint.
+#
+#   docker build --target build -t sdxl-trt-build .
+#   docker run -v "$PWD/out:/out" sdxl-trt-build build demo --gpu cpu --gpu rtx3060 -o /out/bundle
+#   docker build -t sdxl-trt .
+#   docker run --read-only --tmpfs /tmp -v "$PWD/out:/out" sdxl-trt \
+#       run "a large red circle on a white background" --bundle /out/bundle -o /out/picture.png
+
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS wheel
+WORKDIR /src
+COPY . .
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM python:${PYTHON}-slim AS build
+COPY --from=wheel /wheels /wheels
+# The CPU build of PyTorch is enough: tracing reads no weights and runs nothing.
+RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+    && pip install --no-cache-dir "$(ls /wheels/*.whl)[export,build,cpu,tensorrt-rtx]"
+ENTRYPOINT ["sdxl-trt"]
+
+FROM python:${PYTHON}-slim AS runtime
+# cpu, tensorrt-rtx, tensorrt or ort-cuda: the library that runs the engines on the hosts this image is for.
+ARG FLAVOUR=cpu
+COPY --from=wheel /wheels /wheels
+RUN pip install --no-cache-dir "$(ls /wheels/*.whl)[${FLAVOUR}]" \
+    && rm -rf /wheels \
+    && useradd --create-home --uid 10001 sdxl
+USER sdxl
+ENTRYPOINT ["sdxl-trt"]

@@ -1,0 +1,162 @@
+"""The build stage from end to end: an export folder in, a bundle out.
+
+A build may be killed at any moment. Every file appears whole or not at all; each finished engine is recorded; and
+bundle.json is written last. The next build takes up what is there and removes what nothing refers to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Target, write_manifest
+from sdxl_trt.engines.acceptance import accept_on_cpu
+from sdxl_trt.engines.flavours import check_buildable
+from sdxl_trt.engines.hooks import STEPS, Report
+from sdxl_trt.engines.keys import engine_key
+from sdxl_trt.engines.ort import portable_graph
+from sdxl_trt.engines.pending import Existing
+from sdxl_trt.engines.source import Source
+from sdxl_trt.engines.targets import TargetRequest
+from sdxl_trt.engines.trt import compile_plan
+from sdxl_trt.exported import weights_path
+from sdxl_trt.progress import Progress, silent
+from sdxl_trt.spec import GraphSpec, Profile, graph_spec, model_graphs
+from sdxl_trt.version import __version__
+
+
+def build(
+    export: Path, bundle: Path, requests: Sequence[TargetRequest], *, profile: Profile, progress: Progress = silent
+) -> Manifest:
+    """Build every engine that the targets need and the bundle lacks; returns what bundle.json says then.
+
+    Targets that the bundle has already are kept, those of the same names replaced. When nothing is new, bundle.json
+    stays the same byte for byte.
+
+    Args:
+        export: folder described in `sdxl_trt.exported`, with the precisions of the targets' flavours.
+        bundle: folder to write; need not exist.
+        requests: from `resolve_targets`.
+        profile: shapes the engines are to take.
+        progress: told of every check, compilation and acceptance; from several threads.
+
+    Raises:
+        FlavourUnavailable: a library or GPU that a target needs is not here; nothing was written.
+        ExportError: the export is incomplete, or its files or the checkpoint's changed.
+        BuildError: an engine could not be compiled or was not accepted.
+        BundleError: the folder holds another model's bundle, or a damaged target that is not rebuilt.
+        OutputError: the folder cannot be written, or another build is writing it.
+    """
+    source = Source(export, progress)
+    versions = {request.name: check_buildable(request.flavour, request.sms) for request in requests}
+    store = BlobStore(bundle)
+    with store.lock():
+        existing = Existing(bundle, source.index.model)
+        kept = existing.kept(versions)
+        work = _Work(store, source, existing, profile, progress)
+        files = {name: work.stored(blob, export / name) for name, blob in source.index.files.items()}
+        built = [work.target(request, versions[request.name]) for request in requests]
+        manifest = _manifest(source, existing.manifest, files, (*kept, *built))
+        if manifest != existing.manifest:
+            write_manifest(bundle, manifest)
+        store.keep_only(manifest.blobs().values())
+        existing.clear()
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One build while it runs."""
+
+    store: BlobStore
+    source: Source
+    existing: Existing
+    profile: Profile
+    progress: Progress
+
+    def target(self, request: TargetRequest, version: str) -> Target:
+        """All engines of a target."""
+        model = self.source.index.model
+        specs = [graph_spec(name, model, request.flavour.precision) for name in model_graphs(model)]
+        engines = {spec.name: self._engine(request, version, spec) for spec in specs}
+        return Target(
+            name=request.name,
+            flavour=request.flavour.name,
+            flavour_version=version,
+            sms=request.sms,
+            processor=request.processor,
+            precision=request.flavour.precision,
+            profile=self.profile,
+            accepted=request.flavour.name == "onnxruntime",  # accepted below; a GPU's engines at their first start
+            engines=engines,
+        )
+
+    def _engine(self, request: TargetRequest, version: str, spec: GraphSpec) -> EngineEntry:
+        """One engine: as it was found, or built now."""
+        key = self._key(request, version, spec)
+        found = self.existing.engine(key)
+        if found:
+            self.progress(f"found {request.name} {spec.name}", 1, 1)
+            return found
+        report = functools.partial(self.progress, f"build {request.name} {spec.name}")
+        report(0, STEPS)
+        if request.flavour.name == "onnxruntime":
+            file, weights = self._graph(request, spec, report)
+        else:
+            file, weights = self._plan(request, spec, report), ()
+        entry = EngineEntry(key=key, file=file, weights=weights, inputs=spec.inputs, outputs=spec.outputs)
+        self.existing.record(entry)
+        report(STEPS, STEPS)
+        return entry
+
+    def _key(self, request: TargetRequest, version: str, spec: GraphSpec) -> str:
+        entry = self.source.entry(spec.name, request.flavour.precision)
+        return engine_key(
+            graph=entry.content.sha256,
+            weights={location: self.source.index.weights[location].content.sha256 for location in entry.weights},
+            flavour=request.flavour.name,
+            flavour_version=version,
+            flags=request.flavour.flags,
+            sms=request.sms,
+            processor=request.processor,
+            precision=request.flavour.precision,
+            ranges={axis: self.profile.axis(axis, spec.name) for axis in spec.axes},
+        )
+
+    def _plan(self, request: TargetRequest, spec: GraphSpec, report: Report) -> Blob:
+        with self.store.writer() as writer:
+            compile_plan(request, self.source, spec, self.profile, writer, report)
+        return writer.blob()
+
+    def _graph(self, request: TargetRequest, spec: GraphSpec, report: Report) -> tuple[Blob, tuple[Blob, ...]]:
+        index = self.source.index
+        weights = tuple(
+            self.stored(index.weights[location].content, weights_path(self.source.folder, index, location))
+            for location in self.source.entry(spec.name, request.flavour.precision).weights
+        )
+        file = self.store.put_bytes(portable_graph(self.source, spec, request.flavour.precision))
+        accept_on_cpu(self.store.path(file), spec, self.profile, report)
+        return file, weights
+
+    def stored(self, blob: Blob, path: Path) -> Blob:
+        """Make sure that the bundle has a file of the export, which must be what it was exported as."""
+        if not self.existing.sound(blob):
+            self.source.checked(path, blob, self.store.put_file)
+        return blob
+
+
+def _manifest(source: Source, old: Manifest | None, files: dict[str, Blob], targets: Sequence[Target]) -> Manifest:
+    """What bundle.json is to say; the old manifest itself where nothing but the time would differ."""
+    manifest = Manifest(
+        tool=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=source.index.model,
+        files=files,
+        targets=tuple(sorted(targets, key=lambda target: target.name)),
+    )
+    same = old is not None and dataclasses.replace(manifest, created=old.created) == old
+    return old if old and same else manifest

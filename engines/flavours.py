@@ -1,0 +1,180 @@
+"""The libraries that engines are compiled with, and whether they can compile here.
+
+Integer values of TensorRT's enumerations are never kept: TensorRT 11 renumbered them. Flags are named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sdxl_trt.errors import FlavourUnavailable
+from sdxl_trt.gpus import RTX_SMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flavour:
+    """One kind of engine."""
+
+    name: str
+    module: str
+    """Python module of the library."""
+    oldest: tuple[int, int]
+    """Earliest version with all that is used here."""
+    precision: str
+    """Of the graphs it takes: 'float16' or 'float32'."""
+    sms: tuple[int, ...] | None = None
+    """Compute capabilities it compiles for on any host; None: only that of the GPU in the host."""
+    flags: tuple[str, ...] = ()
+    """Members of BuilderFlag to set ('+NAME') or clear ('-NAME')."""
+
+
+FLAVOURS = {
+    flavour.name: flavour
+    for flavour in (
+        Flavour(name="onnxruntime", module="onnxruntime", oldest=(1, 31), precision="float32", sms=()),
+        # TF32 rounds the operands of float32 products to 10 bits, and the state between steps is float32.
+        Flavour(name="tensorrt", module="tensorrt", oldest=(10, 13), precision="float16", flags=("-TF32",)),
+        Flavour(
+            name="tensorrt-rtx",
+            module="tensorrt_rtx",
+            oldest=(1, 7),
+            precision="float16",
+            sms=RTX_SMS,
+            # Without it an engine allocates memory while it runs, and cannot be captured into a CUDA graph.
+            flags=("-TF32", "+REQUIRE_USER_ALLOCATION"),
+        ),
+    )
+}
+
+_EXTRAS = {
+    "onnxruntime": "cpu",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda.bindings.driver": "tensorrt",
+    "onnx": "build",
+}
+"""The extra of this package that brings a module."""
+
+
+def require(module: str, purpose: str) -> Any:
+    """Import a library that not every installation has.
+
+    Args:
+        module: its name.
+        purpose: what it is for, as the end of "needed to ...".
+
+    Raises:
+        FlavourUnavailable: it is not installed, or cannot be loaded; says how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: the bindings are here, their library is not
+        raise FlavourUnavailable(
+            f"{module} cannot be imported",
+            got=str(error),
+            expected=f"the Python module {module}, needed to {purpose}",
+            fix=f"pip install 'sdxl-trt[{_EXTRAS[module]}]'",
+        ) from error
+
+
+def library(flavour: Flavour) -> Any:
+    """The module of a flavour.
+
+    Raises:
+        FlavourUnavailable: it is not installed.
+    """
+    return require(flavour.module, f"build {flavour.name} engines")
+
+
+def check_buildable(flavour: Flavour, sms: Collection[int] = ()) -> str:
+    """Make sure that engines of a flavour can be compiled on this host.
+
+    Args:
+        flavour: the flavour.
+        sms: compute capabilities to compile for; none: any that is possible here.
+
+    Returns:
+        The version of its library.
+
+    Raises:
+        FlavourUnavailable: the library is missing or too old; or it needs the target's GPU, and that is not here.
+    """
+    version = str(library(flavour).__version__)
+    if tuple(map(int, version.split(".")[:2])) < flavour.oldest:
+        raise FlavourUnavailable(
+            f"{flavour.module} is too old to build {flavour.name} engines",
+            got=version,
+            expected="{}.{} or later".format(*flavour.oldest),
+            fix=f"pip install --upgrade 'sdxl-trt[{_EXTRAS[flavour.module]}]'",
+        )
+    if flavour.sms is None:
+        check_gpu(flavour, sms, host_sm())
+    return version
+
+
+def check_gpu(flavour: Flavour, sms: Collection[int], present: int) -> None:
+    """Refuse targets other than the GPU that is present, for a flavour that compiles on its target alone.
+
+    Raises:
+        FlavourUnavailable: they differ.
+    """
+    for sm in sms:
+        if sm != present:
+            raise FlavourUnavailable(
+                f"{flavour.name} engines for SM {sm} cannot be built on this host",
+                got=f"a GPU of SM {present}",
+                expected=f"a GPU of SM {sm}: {flavour.name} times its kernels on the GPU they are for",
+                fix="run the same build on a host with that GPU"
+                + ("; or build with --flavour tensorrt-rtx, which needs no GPU" if sm in RTX_SMS else ""),
+            )
+
+
+def host_sm() -> int:
+    """Compute capability (86 for 8.6) of the GPU that TensorRT builds on: the first that CUDA shows.
+
+    Raises:
+        FlavourUnavailable: cuda-python, the driver or a GPU is missing.
+    """
+    driver = require("cuda.bindings.driver", "find the GPU")
+    try:
+        _called(driver.cuInit(0))
+        device = _called(driver.cuDeviceGet(0))
+        attribute = driver.CUdevice_attribute
+        major, minor = (
+            int(_called(driver.cuDeviceGetAttribute(which, device)))
+            for which in (
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            )
+        )
+    except RuntimeError as error:
+        raise FlavourUnavailable(
+            "TensorRT finds no GPU on this host",
+            got=str(error),
+            expected="an NVIDIA GPU and its driver",
+            fix="build on the GPU's own host; or, for an RTX GPU, with --flavour tensorrt-rtx, which needs none",
+        ) from error
+    return 10 * major + minor
+
+
+def _called(result: tuple[Any, ...]) -> Any:
+    """The value of a driver call, which returns its status first."""
+    status, *values = result
+    if int(status):
+        raise RuntimeError(getattr(status, "name", str(status)))
+    return values[0] if values else None
+
+
+def available_flavours() -> dict[str, str | FlavourUnavailable]:
+    """For every flavour the version of its library if engines can be built here, or the reason why not."""
+
+    def state(flavour: Flavour) -> str | FlavourUnavailable:
+        try:
+            return check_buildable(flavour)
+        except FlavourUnavailable as error:
+            return error
+
+    return {name: state(flavour) for name, flavour in FLAVOURS.items()}

@@ -1,0 +1,20 @@
+"""Bundles into pictures, with neither torch nor the checkpoint."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdxl_trt.runtime.pipeline import Pipeline, Result
+    from sdxl_trt.runtime.request import Request, Resolved
+
+__all__ = ["Pipeline", "Request", "Resolved", "Result"]
+
+_HOMES = {"Pipeline": "pipeline", "Result": "pipeline", "Request": "request", "Resolved": "request"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is asked for: who lists the samplers needs no pipeline."""
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

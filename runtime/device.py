@@ -1,0 +1,131 @@
+"""The second seam: where tensors live, how they move, and how a sequence of work is repeated.
+
+`HostDevice` is the CPU over numpy. A device with queues of its own does the same things asynchronously, in the order
+of the stream; nothing waits for it but `download`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Stream = object
+"""An ordered queue of a device's work. Opaque to all but its device and the engines that run on it."""
+
+Work = Callable[[Stream], None]
+"""Something that puts work on a stream and returns."""
+
+
+class Buffer(Protocol):
+    """A C-contiguous tensor in a device's memory, which it keeps alive."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, outermost first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of one element."""
+
+    @property
+    def pointer(self) -> int:
+        """Address of the first element on its device."""
+
+    def __getitem__(self, key: int | slice) -> Buffer:
+        """A view of one entry of the first dimension, or of a run of them."""
+
+
+class Device(Protocol):
+    """Memory, copies and replay."""
+
+    captures: bool
+    """Work is recorded once per shape and replayed, so few shapes are better than exact ones."""
+
+    def stream(self) -> Stream:
+        """A new queue."""
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        """A new buffer, filled with zeros."""
+
+    def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
+        """Copy an array of the buffer's shape and dtype into it; `array` may be changed as soon as this returns."""
+
+    def download(self, buffer: Buffer, stream: Stream) -> NDArray[Any]:
+        """A copy of what the buffer holds once everything on the stream before this call is done; waits for it."""
+
+    def copy(self, source: Buffer, target: Buffer, stream: Stream) -> None:
+        """Copy a buffer over another of the same shape and dtype."""
+
+    def capture(self, work: Work, stream: Stream) -> Work:
+        """Record what `work` puts on the stream, without running it; what is returned runs it, as often as called."""
+
+
+@dataclass(frozen=True)
+class HostBuffer:
+    """A numpy array as a `Buffer`."""
+
+    array: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, outermost first."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of one element."""
+        return self.array.dtype
+
+    @property
+    def pointer(self) -> int:
+        """Address of the first element."""
+        return self.array.ctypes.data
+
+    def __getitem__(self, key: int | slice) -> HostBuffer:
+        """A view of one entry of the first dimension, or of a run of them."""
+        return HostBuffer(self.array[key])
+
+
+class HostDevice:
+    """The CPU: work is done at once, on the calling thread, so a stream is nothing and a recording the work itself."""
+
+    captures = False
+
+    def stream(self) -> Stream:
+        """A placeholder."""
+        return None
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> HostBuffer:
+        """A new array of zeros."""
+        return HostBuffer(np.zeros(shape, dtype))
+
+    def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:  # noqa: ARG002
+        """Copy an array of the buffer's shape and dtype into it."""
+        _copy(array, _array(buffer))
+
+    def download(self, buffer: Buffer, stream: Stream) -> NDArray[Any]:  # noqa: ARG002
+        """A copy of the buffer's array."""
+        return _array(buffer).copy()
+
+    def copy(self, source: Buffer, target: Buffer, stream: Stream) -> None:  # noqa: ARG002
+        """Copy a buffer over another of the same shape and dtype."""
+        _copy(_array(source), _array(target))
+
+    def capture(self, work: Work, stream: Stream) -> Work:  # noqa: ARG002
+        """The work as it is."""
+        return work
+
+
+def _array(buffer: Buffer) -> NDArray[Any]:
+    return cast(HostBuffer, buffer).array
+
+
+def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
+    """What a memory copy would do: no broadcasting, no casting."""
+    if source.shape != target.shape:
+        raise ValueError(f"cannot copy {source.shape} over {target.shape}")
+    np.copyto(target, source, casting="no")

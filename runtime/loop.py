@@ -1,0 +1,151 @@
+"""The denoising loop: slots join, step together as rows of one UNet call, and leave.
+
+It does not care whether its slots belong to one request or to many, nor whether they are at the same step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_trt.runtime.device import Device, Stream, Work
+from sdxl_trt.runtime.engine import Engine, allocate
+from sdxl_trt.runtime.slots import Conditioning, Slot, SlotRequest
+from sdxl_trt.spec import COLUMN_WIDTH
+
+_ROW_TENSORS = ("text", "pooled", "time_ids")
+
+
+class Loop:
+    """The step engine with its buffers, for images of one size.
+
+    The state [slots, K, 4, h, w], its new value and all inputs stay on the device. Text is written when a slot joins,
+    the maps between rows and slots when the set of slots changes; every step writes the columns, and noise where a
+    sampler consumes it. Not thread-safe.
+
+    Args:
+        engine: the `step` graph.
+        device: where it runs.
+        slots: images in flight at most.
+        height, width: of the latent.
+        tokens: of the text that rows are conditioned on.
+    """
+
+    def __init__(self, engine: Engine, device: Device, *, slots: int, height: int, width: int, tokens: int) -> None:
+        axes = {"slots": slots, "rows": 2 * slots, "height": height, "width": width, "tokens": tokens}
+        self._engine, self._device, self._stream = engine, device, device.stream()
+        self._buffers = allocate(engine, device, axes)
+        self._free = list(range(slots))
+        self._slots: dict[int, Slot] = {}
+        self._columns = np.zeros((slots, COLUMN_WIDTH), np.float32)
+        self._rows: list[Conditioning | None] = [None] * (2 * slots)
+        self._works: dict[int, Work] = {}  # by rows in the call
+        self._work: Work | None = None  # None: the set of slots has changed since the last step
+        self._upload("mask", np.ones(self._buffers["mask"].shape, np.float32))
+
+    @property
+    def free(self) -> int:
+        """How many more slots may join."""
+        return len(self._free)
+
+    def join(self, request: SlotRequest) -> int:
+        """Take an image in; it steps with the others from the next `step` on. Returns its slot, below `slots`.
+
+        Nothing that was in the slot before survives, infinities included.
+        """
+        index = self._free.pop(0)
+        self._slots[index] = Slot(request)
+        stack = np.zeros(self._buffers["state"].shape[1:], np.float32)
+        np.multiply(request.noise, np.float32(request.table.initial_scale), out=stack[0])
+        self._upload("state", stack, index)
+        self._upload("initial_noise", request.noise, index)
+        self._upload("noise", np.zeros_like(stack[0]), index)
+        self._work = None
+        return index
+
+    def leave(self, slot: int) -> None:
+        """Free a slot, finished or not."""
+        del self._slots[slot]
+        self._columns[slot] = 0
+        self._free.append(slot)
+        self._work = None
+
+    def step(self) -> tuple[int, ...]:
+        """One evaluation of every slot. Returns the slots that it finished: read and free them before the next.
+
+        Raises:
+            RunError: the engine failed.
+        """
+        if not self._slots:
+            return ()
+        if self._work is None:
+            self._work = self._map_rows()
+        for index, slot in self._slots.items():
+            self._columns[index] = slot.column
+            if slot.consumes_noise:
+                self._upload("noise", slot.request.source.normal(slot.request.noise.shape), index)
+            slot.position += 1
+        self._upload("column", self._columns)
+        self._work(self._stream)
+        return tuple(index for index, slot in self._slots.items() if slot.finished)
+
+    def latents(self, slot: int) -> NDArray[np.float32]:
+        """The current sample [4, h, w] of a slot; of a finished one, the result. Waits for the steps so far."""
+        return self._device.download(self._buffers["state"][slot][0], self._stream)
+
+    def estimate(self, slot: int) -> NDArray[np.float32]:
+        """The final latents [4, h, w] as the last step of a slot foresaw them (x̂₀). Waits for the steps so far."""
+        return self._device.download(self._buffers["x0"][slot], self._stream)
+
+    def _upload(self, name: str, array: NDArray[Any], index: int | None = None) -> None:
+        buffer = self._buffers[name] if index is None else self._buffers[name][index]
+        self._device.upload(buffer, array, self._stream)
+
+    def _map_rows(self) -> Work:
+        """Give every slot its rows, write what rows condition on, and return the work for that many."""
+        slots = len(self._columns)
+        conditional, unconditional = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
+        rows: list[tuple[int, Conditioning]] = []
+        for index, slot in self._slots.items():
+            unconditional[index] = len(rows)
+            rows += [(index, conditioning) for conditioning in slot.request.rows]
+            conditional[index] = len(rows) - 1
+        bucket = row_bucket(len(rows), 2 * slots) if self._device.captures else len(rows)
+        rows += rows[:1] * (bucket - len(rows))
+        owners = np.zeros(2 * slots, np.int32)
+        owners[:bucket] = [index for index, _ in rows]
+        for name, array in (("cond_row", conditional), ("uncond_row", unconditional), ("row_slot", owners)):
+            self._upload(name, array)
+        for row, (_, conditioning) in enumerate(rows):
+            self._condition(row, conditioning)
+        if bucket not in self._works:
+            self._works[bucket] = self._record(bucket)
+        return self._works[bucket]
+
+    def _condition(self, row: int, conditioning: Conditioning) -> None:
+        if self._rows[row] is conditioning:
+            return
+        for name in _ROW_TENSORS:
+            self._upload(name, getattr(conditioning, name), row)
+        self._rows[row] = conditioning
+
+    def _record(self, rows: int) -> Work:
+        """The work of a step with so many rows: run the engine, then copy the new state over the old."""
+        buffers = dict(self._buffers)
+        for tensor in self._engine.inputs.values():
+            if "rows" in tensor.shape:
+                buffers[tensor.name] = buffers[tensor.name][:rows]
+        binding = self._engine.bind(buffers)
+
+        def work(stream: Stream) -> None:
+            binding.enqueue(stream)
+            self._device.copy(buffers["new_state"], buffers["state"], stream)
+
+        return self._device.capture(work, self._stream)
+
+
+def row_bucket(rows: int, most: int) -> int:
+    """The smallest power of two that holds so many rows, or the most there are."""
+    return int(min(1 << (rows - 1).bit_length(), most))

@@ -1,0 +1,104 @@
+"""Engines of the `onnxruntime` flavour, on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdxl_trt.bundle import BlobStore, EngineEntry
+from sdxl_trt.errors import BundleError, RunError
+from sdxl_trt.runtime.device import Buffer, Stream
+from sdxl_trt.runtime.engine import check_signature
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int32)": "int32",
+}
+
+
+class OrtEngine:
+    """One graph in an onnxruntime session.
+
+    Args:
+        store: the bundle's files.
+        entry: what the manifest says of this engine.
+        name: of the graph, for messages.
+        threads: that one run may use; as many as this process may run on when not given.
+
+    Raises:
+        BundleError: a file fails its check, onnxruntime refuses the graph, or its tensors are not the manifest's.
+    """
+
+    def __init__(self, store: BlobStore, entry: EngineEntry, name: str, *, threads: int | None = None) -> None:
+        self.name = name
+        self.inputs = {tensor.name: tensor for tensor in entry.inputs}
+        self.outputs = {tensor.name: tensor for tensor in entry.outputs}
+        for weights in entry.weights:  # the graph names them by their hash, and they lie beside it
+            store.verify(weights, f"the weights of {name}")
+        self._session = _session(store.verify(entry.file, f"the graph {name}"), name, threads)
+        check_signature(f"the inputs of {name}", entry.inputs, _signature(self._session.get_inputs()))
+        check_signature(f"the outputs of {name}", entry.outputs, _signature(self._session.get_outputs()))
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> OrtBinding:
+        """Put a host buffer behind every input and output."""
+        return OrtBinding(self, self._session, buffers)
+
+
+class OrtBinding:
+    """A session with the addresses of its tensors: a run allocates and copies none of them."""
+
+    def __init__(self, engine: OrtEngine, session: Any, buffers: Mapping[str, Buffer]) -> None:
+        self._engine, self._session = engine, session
+        self._buffers = dict(buffers)  # kept alive: the binding has only their addresses
+        self._binding = session.io_binding()
+        for names, bind in ((engine.inputs, self._binding.bind_input), (engine.outputs, self._binding.bind_output)):
+            for name in names:
+                buffer = buffers[name]
+                bind(name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.pointer)
+
+    def enqueue(self, stream: Stream) -> None:  # noqa: ARG002
+        """Run now.
+
+        Raises:
+            RunError: onnxruntime failed; carries its message.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # its exceptions have no common base but this
+            raise RunError(
+                f"onnxruntime could not run {self._engine.name}",
+                got=str(error),
+                fix="a smaller size or batch if memory is short; else build the bundle again",
+            ) from error
+
+
+def _session(path: Path, name: str, threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; they are raised as well
+    # Steps are short: threads that sleep at once are a third slower, threads that spin for longer starve the others.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base but this
+        raise BundleError(
+            f"onnxruntime {onnxruntime.__version__} cannot load {name}",
+            got=str(error),
+            fix="build the bundle again, on this host if it was built on another",
+        ) from error
+
+
+def _signature(arguments: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    return {
+        argument.name: (
+            _DTYPES.get(argument.type, argument.type),
+            tuple(size if isinstance(size, int) else None for size in argument.shape),
+        )
+        for argument in arguments
+    }

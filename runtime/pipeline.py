@@ -1,0 +1,231 @@
+"""Text to pictures: a bundle and a request in, pictures out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_trt.errors import RunError, UsageError
+from sdxl_trt.progress import Progress, silent
+from sdxl_trt.runtime.conditioning import Conditioner
+from sdxl_trt.runtime.device import Device, HostDevice
+from sdxl_trt.runtime.engine import Caller
+from sdxl_trt.runtime.loading import Loaded, load
+from sdxl_trt.runtime.loop import Loop
+from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.request import Pair, Request, Resolved, check_noise, resolve
+from sdxl_trt.runtime.samplers import make_table
+from sdxl_trt.runtime.slots import SlotRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+OUTPUTS = ("image", "latents")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What a request gave, in the order of its seeds."""
+
+    images: list[Image]
+    """RGB; empty where latents were asked for."""
+    latents: NDArray[np.float32]
+    """[N, 4, h, w] as the UNet has them (scaled): what the VAE's decoder was given."""
+    seeds: tuple[int, ...]
+    settings: Resolved
+    """Makes the same pictures again."""
+
+
+class Pipeline:
+    """A loaded bundle. Calls from several threads wait for one another."""
+
+    def __init__(self, loaded: Loaded, device: Device) -> None:
+        self.model, self.target = loaded.model, loaded.target
+        self._device = device
+        self._condition = Conditioner(loaded.encoders, device, zero_negative=loaded.model.zero_negative)
+        self._step = loaded.step
+        self._decode = Caller(loaded.decoder, device)
+        self._loop: tuple[tuple[int, ...], Loop] | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, bundle: str | Path, *, threads: int | None = None) -> Pipeline:
+        """Open a bundle for this host.
+
+        Args:
+            bundle: its folder.
+            threads: that one engine may use; as many as this process may run on when not given.
+
+        Raises:
+            UsageError: `threads` is not positive.
+            NoTargetForHost: nothing in it runs here; says why.
+            BundleError: it is damaged, hostile, of an unknown version, or a model that cannot be run yet.
+        """
+        return cls(load(Path(bundle), threads=threads), HostDevice())
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        prompt_2: str | None = None,
+        negative_prompt: str | None = None,
+        negative_prompt_2: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        guidance_rescale: float = 0.0,
+        seed: int | Sequence[int] | None = None,
+        size: Pair | None = None,
+        sampler: str | None = None,
+        original_size: Pair | None = None,
+        target_size: Pair | None = None,
+        crop_top_left: Pair = (0, 0),
+        negative_original_size: Pair | None = None,
+        negative_target_size: Pair | None = None,
+        negative_crop_top_left: Pair = (0, 0),
+        noise: NDArray[Any] | None = None,
+        output: str = "image",
+        progress: Progress = silent,
+    ) -> Result:
+        """Make pictures; see `Request` for the settings and `run` for the rest."""
+        request = Request(
+            prompt=prompt,
+            prompt_2=prompt_2,
+            negative_prompt=negative_prompt,
+            negative_prompt_2=negative_prompt_2,
+            steps=steps,
+            guidance=guidance,
+            guidance_rescale=guidance_rescale,
+            seed=seed,
+            size=size,
+            sampler=sampler,
+            original_size=original_size,
+            target_size=target_size,
+            crop_top_left=crop_top_left,
+            negative_original_size=negative_original_size,
+            negative_target_size=negative_target_size,
+            negative_crop_top_left=negative_crop_top_left,
+        )
+        return self.run(request, noise=noise, output=output, progress=progress)
+
+    def run(
+        self,
+        request: Request,
+        *,
+        noise: NDArray[Any] | None = None,
+        output: str = "image",
+        progress: Progress = silent,
+    ) -> Result:
+        """Make the pictures of a request.
+
+        Args:
+            request: what is asked for.
+            noise: float32 [N, 4, h, w] of unit variance to start from, instead of what the seeds give.
+            output: 'image', or 'latents' to leave out decoding.
+            progress: told of every denoising step of every picture, and of every picture decoded.
+
+        Raises:
+            UsageError: a setting that cannot be used; nothing was started.
+            SchedulerError: the checkpoint's scheduler has no table.
+            RunError: an engine failed, or gave NaN or infinity.
+        """
+        if output not in OUTPUTS:
+            raise UsageError(
+                "output cannot be used", got=repr(output), expected=" or ".join(OUTPUTS), fix="output='image'"
+            )
+        images = len(noise) if isinstance(noise, np.ndarray) and noise.ndim else None
+        settings = resolve(request, self.model, self.target.profile, images=images)
+        starts = None if noise is None else check_noise(noise, settings)
+        with self._lock:
+            latents = self._denoise(settings, self._requests(settings, starts), progress)
+            pictures = self._pictures(latents, settings, progress) if output == "image" else []
+        return Result(images=pictures, latents=latents, seeds=settings.seeds, settings=settings)
+
+    def _requests(self, settings: Resolved, starts: NDArray[np.float32] | None) -> list[SlotRequest]:
+        """One slot's work for each picture. The table comes first: it may refuse, and costs nothing."""
+        table = make_table(self.model.scheduler, settings.steps, settings.sampler)
+        prompt, negative = self._condition(settings)
+        sources = [TorchGenerator(seed) for seed in settings.seeds]
+        return [
+            SlotRequest(
+                table=table,
+                noise=source.normal(settings.latent_shape) if starts is None else starts[i],
+                source=source,
+                prompt=prompt,
+                negative=negative,
+                guidance=settings.guidance,
+                rescale=settings.guidance_rescale,
+            )
+            for i, source in enumerate(sources)
+        ]
+
+    def _denoise(self, settings: Resolved, requests: list[SlotRequest], progress: Progress) -> NDArray[np.float32]:
+        """Final latents [N, 4, h, w]; a picture joins the loop as soon as there is room."""
+        loop = self._loop_for(settings, len(requests))
+        latents = np.empty((len(requests), *settings.latent_shape), np.float32)
+        waiting, running = list(range(len(requests))), dict[int, int]()
+        total, done = sum(request.table.evaluations for request in requests), 0
+        try:
+            while waiting or running:
+                while waiting and loop.free:
+                    index = waiting.pop(0)
+                    running[loop.join(requests[index])] = index
+                finished = loop.step()
+                done += len(running)
+                progress("denoising", done, total)
+                for slot in finished:
+                    latents[running.pop(slot)] = loop.latents(slot)
+                    loop.leave(slot)
+        finally:  # after an error or an interrupt the loop is as good as new
+            for slot in running:
+                loop.leave(slot)
+        _check_finite(latents, "denoising", settings)
+        return latents
+
+    def _loop_for(self, settings: Resolved, images: int) -> Loop:
+        """The loop for a size, kept until another is needed. Where shapes are recorded, always the same slots."""
+        most = self.target.profile.slots.max
+        slots = most if self._device.captures else min(images, most)
+        _, height, width = settings.latent_shape
+        tokens = self.model.text_encoders[0].tokens
+        key = (slots, height, width, tokens)
+        if self._loop is None or self._loop[0] != key:
+            loop = Loop(self._step, self._device, slots=slots, height=height, width=width, tokens=tokens)
+            self._loop = key, loop
+        return self._loop[1]
+
+    def _pictures(self, latents: NDArray[np.float32], settings: Resolved, progress: Progress) -> list[Image]:
+        """Decode, one at a time: the VAE needs more memory than the UNet, and gains nothing from a batch."""
+        from PIL import Image
+
+        _, height, width = settings.latent_shape
+        pictures = []
+        for index in range(len(latents)):
+            decoded = self._decode({"slots": 1, "height": height, "width": width}, latents=latents[index : index + 1])[
+                "image"
+            ]
+            _check_finite(decoded, "decoding", settings)
+            pictures.append(Image.fromarray(to_pixels(decoded[0])))
+            progress("decoding", index + 1, len(latents))
+        return pictures
+
+
+def to_pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A decoded image [3, H, W], −1 to 1, as RGB bytes [H, W, 3], rounded as diffusers' VaeImageProcessor does."""
+    unit = np.clip(image / 2 + 0.5, 0, 1).transpose(1, 2, 0)
+    return np.ascontiguousarray((unit * 255).round().astype(np.uint8))
+
+
+def _check_finite(array: NDArray[np.float32], stage: str, settings: Resolved) -> None:
+    if not np.isfinite(array).all():
+        raise RunError(
+            f"{stage} gave NaN or infinity",
+            got=f"{np.count_nonzero(~np.isfinite(array))} of {array.size} numbers are not finite",
+            expected="finite numbers",
+            fix=f"lower guidance ({settings.guidance:g}); if that does not help, build engines of higher precision",
+        )

@@ -1,0 +1,82 @@
+"""What a slot is given to do: one image, from its noise to its last step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_trt.runtime.table import Table
+from sdxl_trt.spec import COLUMN_WIDTH, Column
+
+
+class NoiseSource(Protocol):
+    """Standard normal numbers, each draw continuing the last."""
+
+    def normal(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Draw float32 numbers of a shape."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conditioning:
+    """What a row is conditioned on, in the graph's dtypes. Rows that share one object share their uploads."""
+
+    text: NDArray[Any]
+    """[tokens, D]: the encoders' hidden states side by side."""
+    pooled: NDArray[Any]
+    """[P]."""
+    time_ids: NDArray[np.float32]
+    """[T]: original height, width, crop top, left, target height, width."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SlotRequest:
+    """One image to denoise."""
+
+    table: Table
+    noise: NDArray[np.float32]
+    """[4, h, w] of unit variance: where the image starts."""
+    source: NoiseSource
+    """Fresh noise for the steps that consume it."""
+    prompt: Conditioning
+    negative: Conditioning | None
+    """None: guidance is off, and the slot has one row instead of two."""
+    guidance: float
+    rescale: float = 0.0
+    """How far guided outputs are rescaled to the prompt's own spread, 0 to 1 (arXiv 2305.08891, section 3.4)."""
+
+    @property
+    def rows(self) -> tuple[Conditioning, ...]:
+        """Conditioning of each UNet evaluation that a step of this slot takes, the prompt's last."""
+        return (self.prompt,) if self.negative is None else (self.negative, self.prompt)
+
+
+class Slot:
+    """A request on its way."""
+
+    def __init__(self, request: SlotRequest) -> None:
+        self.request = request
+        self.position = 0
+        """Evaluations done."""
+        self._columns = np.empty((request.table.evaluations, COLUMN_WIDTH), np.float32)
+        self._columns[:] = request.table.columns
+        self._columns[:, Column.guidance] = request.guidance
+        self._columns[:, Column.rescale] = request.rescale
+
+    @property
+    def finished(self) -> bool:
+        """No evaluation is left."""
+        return self.position == len(self._columns)
+
+    @property
+    def column(self) -> NDArray[np.float32]:
+        """The column [COLUMN_WIDTH] of the next evaluation."""
+        column: NDArray[np.float32] = self._columns[self.position]
+        return column
+
+    @property
+    def consumes_noise(self) -> bool:
+        """The next evaluation adds fresh noise."""
+        return self.request.table.noises[self.position]

@@ -1,0 +1,63 @@
+"""Which targets the named GPUs need."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from sdxl_trt.engines.targets import resolve_targets
+from sdxl_trt.errors import UnknownName, UsageError
+
+CPU = f"onnxruntime-{platform.machine()}"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "flavour", "names"),
+    [
+        (["cpu"], None, [CPU]),
+        (["CPU ", "cpu"], None, [CPU]),
+        (["rtx3060"], None, ["tensorrt-rtx-sm86"]),
+        (["RTX 3060", "rtx3090"], None, ["tensorrt-rtx-sm86"]),
+        (["rtx4090", "rtx3060", "rtx3090"], None, ["tensorrt-rtx-sm86-sm89"]),
+        (["h100"], None, ["tensorrt-sm90"]),
+        (["h100", "a100", "h200"], None, ["tensorrt-sm80", "tensorrt-sm90"]),
+        (["rtx4090", "cpu", "h100"], None, ["tensorrt-rtx-sm89", CPU, "tensorrt-sm90"]),
+        (["rtx3060", "rtx4090"], "tensorrt", ["tensorrt-sm86", "tensorrt-sm89"]),
+        (["a10", "l40s"], "tensorrt-rtx", ["tensorrt-rtx-sm86-sm89"]),
+    ],
+)
+def test_targets(gpus: list[str], flavour: str | None, names: list[str]) -> None:
+    assert [request.name for request in resolve_targets(gpus, flavour)] == names
+
+
+def test_precision_comes_with_the_flavour() -> None:
+    precisions = {r.flavour.name: r.flavour.precision for r in resolve_targets(["cpu", "rtx3060", "h100"])}
+    assert precisions == {"onnxruntime": "float32", "tensorrt-rtx": "float16", "tensorrt": "float16"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "flavour", "able"),
+    [
+        (["h100"], "tensorrt-rtx", "tensorrt for"),
+        (["b200"], "tensorrt-rtx", "tensorrt for"),
+        (["rtx3060"], "onnxruntime", "tensorrt or tensorrt-rtx for"),
+        (["cpu"], "tensorrt", "onnxruntime for"),
+        (["rtx3060", "cpu"], "tensorrt-rtx", "onnxruntime for"),
+    ],
+)
+def test_flavour_that_cannot_serve_a_gpu_is_refused(gpus: list[str], flavour: str, able: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_targets(gpus, flavour)
+    assert flavour in caught.value.got
+    assert caught.value.expected.startswith(able)
+    assert caught.value.fix.split(",")[0].removeprefix("--flavour ") in caught.value.expected
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UnknownName, match="did you mean rtx4090"):
+        resolve_targets(["rtx4091"])
+    with pytest.raises(UnknownName, match="did you mean tensorrt-rtx"):
+        resolve_targets(["rtx4090"], "tensorrt-rxt")
+    with pytest.raises(UsageError, match="no target"):
+        resolve_targets([])

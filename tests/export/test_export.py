@@ -1,0 +1,109 @@
+"""The export folder as a whole: determinism, references to weights, dtypes, what is kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from models import NAMES, Models
+
+from sdxl_trt.errors import CheckpointError, OutputError
+from sdxl_trt.export.run import export_model
+from sdxl_trt.export.safetensors import component_tensors, read_header
+from sdxl_trt.export.weights import convert, read_tensors
+from sdxl_trt.exported import read_index, weights_path
+from sdxl_trt.files import exclusive, sha256_of
+from sdxl_trt.spec import graph_spec
+
+
+def test_same_input_same_bytes(models: Models, tmp_path: Path) -> None:
+    """Another process, another hash seed, another place of the checkpoint: the same graphs."""
+    copy = shutil.copytree(models.checkpoint("refiner"), tmp_path / "model")
+    again = export_model(copy, tmp_path / "export", precisions=["float32"])
+    assert again.graphs == read_index(models.export("refiner")).graphs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_is_a_reference(models: Models, name: str) -> None:
+    """Each initializer names a checkpoint tensor and its very bytes; the graphs hold small constants alone."""
+    folder = models.export(name)
+    index = read_index(folder)
+    tensors = {part: component_tensors(models.checkpoint(name), part) for part in _components(models.checkpoint(name))}
+    known = {(ref.location, ref.offset): (key, ref) for part in tensors.values() for key, ref in part.items()}
+    for precision, graphs in index.graphs.items():
+        for graph in graphs.values():
+            model = onnx.load(folder / graph.file, load_external_data=False)
+            used = set()
+            for tensor in model.graph.initializer:
+                if tensor.data_location != onnx.TensorProto.EXTERNAL:
+                    assert tensor.ByteSize() < 4096, (precision, graph.file, tensor.name)
+                    continue
+                entry = {item.key: item.value for item in tensor.external_data}
+                key, ref = known[entry["location"], int(entry["offset"])]
+                assert (tensor.name, int(entry["length"]), tuple(tensor.dims)) == (key, ref.length, ref.shape)
+                used.add(entry["location"])
+            assert used == set(graph.weights)
+            assert sha256_of(folder / graph.file) == graph.content.sha256
+    for location, file in index.weights.items():
+        assert sha256_of(weights_path(folder, index, location)) == file.content.sha256
+
+
+def _components(checkpoint: Path) -> list[str]:
+    return [path.name for path in checkpoint.iterdir() if list(path.glob("*.safetensors"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signatures_are_those_of_the_spec(models: Models, name: str) -> None:
+    folder = models.export(name)
+    index = read_index(folder)
+    for precision, graphs in index.graphs.items():
+        for graph_name, graph in graphs.items():
+            model = onnx.load(folder / graph.file, load_external_data=False)
+            spec = graph_spec(graph_name, index.model, precision)
+            for values, tensors in ((model.graph.input, spec.inputs), (model.graph.output, spec.outputs)):
+                assert [value.name for value in values] == [tensor.name for tensor in tensors]
+                for value, tensor in zip(values, tensors, strict=True):
+                    kind = value.type.tensor_type
+                    shape = tuple(d.dim_param or d.dim_value for d in kind.shape.dim)
+                    assert shape == tensor.shape
+                    assert onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name == tensor.dtype
+
+
+def test_what_the_refiner_and_inpainting_need_is_in_the_graphs(models: Models) -> None:
+    refiner, inpaint = (read_index(models.export(name)).model for name in ("refiner", "inpaint"))
+    assert (refiner.kind, refiner.unet.time_ids, len(refiner.text_encoders)) == ("refiner", 5, 1)
+    assert not refiner.zero_negative
+    assert (inpaint.unet.channels, inpaint.unet.guidance_embedding) == (9, 40)
+    inputs = {tensor.name: tensor.shape for tensor in graph_spec("step", inpaint, "float32").inputs}
+    assert inputs["extra"] == ("slots", 5, "height", "width")
+    assert inputs["guidance_embedding"] == ("rows", 40)
+
+
+def test_wider_weights_are_converted_once(models: Models, tmp_path: Path) -> None:
+    """float32 shards for a float16 graph: one file, numbers rounded to nearest, readable as safetensors."""
+    root = models.checkpoint("v")
+    tensors = component_tensors(root, "text_encoder")
+    places = convert(root, tensors, "float16", tmp_path / "te.safetensors", "te.safetensors")
+    assert read_header(tmp_path, "te.safetensors") == places
+    converted = dict(read_tensors(tmp_path, places))
+    for name, array in read_tensors(root, tensors):
+        assert np.array_equal(converted[name], array.astype(np.float16))
+
+
+def test_a_value_beyond_float16_is_refused(models: Models, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"large": np.array([1e6], np.float32)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="large does not fit float16"):
+        convert(
+            tmp_path, read_header(tmp_path, "x.safetensors"), "float16", tmp_path / "y.safetensors", "y.safetensors"
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {"x.safetensors"}
+
+
+def test_one_writer_at_a_time(models: Models, tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(OutputError, match="another process is writing"):
+        export_model(models.checkpoint("demo"), tmp_path)

@@ -1,0 +1,272 @@
+"""The loop's bookkeeping, against the formulas of sdxl_trt/spec/column.py around a network of one line.
+
+The real step graph runs in the same loop in test_pipeline.py.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sdxl_trt.runtime.device import Buffer, HostBuffer, HostDevice, Stream
+from sdxl_trt.runtime.loop import Loop, row_bucket
+from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.slots import Conditioning, SlotRequest
+from sdxl_trt.runtime.table import Table
+from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column, ModelSpec, graph_spec
+
+HEIGHT, WIDTH, TOKENS = 3, 5, 7
+LATENT = (4, HEIGHT, WIDTH)
+Array = NDArray[np.float32]
+
+
+def network(sample: Array, timestep: Array, text: Array, pooled: Array, time_ids: Array) -> Array:
+    """A stand-in for the UNet, on one row."""
+    return np.tanh(sample + timestep / 1000 + text.mean() + pooled.mean() + time_ids.mean() / 1000)
+
+
+def advance(z: Array, column: Array, output: Array, noise: Array) -> tuple[Array, Array]:
+    """New state and x̂₀ of one slot."""
+    transition = column[Column.transition].reshape(HISTORY, HISTORY)
+    sample = np.einsum("k,kchw->chw", column[Column.input], z)
+    new = np.einsum("jk,kchw->jchw", transition, z)
+    new = new + np.einsum("j,chw->jchw", column[Column.output], output)
+    new = new + np.einsum("j,chw->jchw", column[Column.noise], noise)
+    return new, column[Column.x0_input] * sample + column[Column.x0_output] * output
+
+
+class NumpyStep:
+    """A step engine, which also remembers what it was asked to run."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        spec = graph_spec("step", model, "float32")
+        self.inputs = {tensor.name: tensor for tensor in spec.inputs}
+        self.outputs = {tensor.name: tensor for tensor in spec.outputs}
+        self.bound: list[int] = []
+        self.rows: list[list[int]] = []
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> NumpyBinding:
+        assert {name: len(tensor.shape) for name, tensor in {**self.inputs, **self.outputs}.items()} == {
+            name: len(buffer.shape) for name, buffer in buffers.items()
+        }
+        self.bound.append(buffers["row_slot"].shape[0])
+        return NumpyBinding(self, {name: buffer.array for name, buffer in buffers.items()})  # type: ignore[attr-defined]
+
+
+class NumpyBinding:
+    def __init__(self, engine: NumpyStep, tensors: dict[str, NDArray[Any]]) -> None:
+        self.engine, self.t = engine, tensors
+
+    def enqueue(self, stream: Stream) -> None:
+        t = self.t
+        self.engine.rows.append(t["row_slot"].tolist())
+        outputs = []
+        for row, slot in enumerate(t["row_slot"]):
+            column = t["column"][slot]
+            sample = np.einsum("k,kchw->chw", column[Column.input], t["state"][slot])
+            conditions = (t[name][row] for name in ("text", "pooled", "time_ids"))
+            outputs.append(network(sample, column[Column.timestep], *conditions))
+        for slot, column in enumerate(t["column"]):
+            conditional, unconditional = outputs[t["cond_row"][slot]], outputs[t["uncond_row"][slot]]
+            output = unconditional + column[Column.guidance] * (conditional - unconditional)
+            new, x0 = advance(t["state"][slot], column, output, t["noise"][slot])
+            t["new_state"][slot], t["x0"][slot] = new, x0
+
+
+class Recording(HostDevice):
+    """A host that pretends to record graphs, and counts uploads."""
+
+    def __init__(self, *, captures: bool = False) -> None:
+        self.captures = captures
+        self.uploads = 0
+
+    def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
+        self.uploads += 1
+        super().upload(buffer, array, stream)
+
+
+def make_table(steps: int, seed: int, *, noisy: bool = False) -> Table:
+    """Random coefficients, all entries of the state in use."""
+    rng = np.random.default_rng(seed)
+    columns = rng.uniform(-0.3, 0.3, (steps, COLUMN_WIDTH)).astype(np.float32)
+    columns[:, Column.timestep] = np.linspace(999, 1, steps)[:, None]
+    noises = tuple(noisy and i % 2 == 0 for i in range(steps))
+    columns[:, Column.noise] *= np.array(noises, np.float32)[:, None]
+    return Table(columns=columns, noises=noises, initial_scale=1.5, steps=steps)
+
+
+def make_conditioning(seed: int) -> Conditioning:
+    rng = np.random.default_rng(seed)
+    return Conditioning(
+        text=rng.standard_normal((TOKENS, 12), np.float32),
+        pooled=rng.standard_normal(5, np.float32),
+        time_ids=rng.uniform(0, 100, 6).astype(np.float32),
+    )
+
+
+def make_request(seed: int, steps: int, *, guided: bool = True, noisy: bool = False) -> SlotRequest:
+    source = TorchGenerator(seed)
+    return SlotRequest(
+        table=make_table(steps, seed, noisy=noisy),
+        noise=source.normal(LATENT),
+        source=source,
+        prompt=make_conditioning(10 + seed),
+        negative=make_conditioning(20 + seed) if guided else None,
+        guidance=1.0 + seed if guided else 1.0,
+    )
+
+
+def straight(request: SlotRequest, draws: TorchGenerator) -> tuple[Array, Array]:
+    """The same picture without any loop, slots or rows: latents and the last x̂₀."""
+    z = np.zeros((HISTORY, *LATENT), np.float32)
+    z[0] = request.noise * np.float32(request.table.initial_scale)
+    draws.normal(LATENT)  # the starting noise
+    x0 = z[0]
+    for column, consumes in zip(request.table.columns, request.table.noises, strict=True):
+        sample = np.einsum("k,kchw->chw", column[Column.input], z)
+        rows = [network(sample, column[Column.timestep], c.text, c.pooled, c.time_ids) for c in request.rows]
+        output = rows[0] + np.float32(request.guidance) * (rows[-1] - rows[0])
+        noise = draws.normal(LATENT) if consumes else np.zeros(LATENT, np.float32)
+        z, x0 = advance(z, column, output, noise)
+    return z[0], x0
+
+
+@pytest.fixture
+def engine(toy_model: ModelSpec) -> NumpyStep:
+    return NumpyStep(toy_model)
+
+
+def make_loop(engine: NumpyStep, slots: int, device: HostDevice | None = None) -> Loop:
+    return Loop(engine, device or HostDevice(), slots=slots, height=HEIGHT, width=WIDTH, tokens=TOKENS)
+
+
+def test_slots_that_join_and_leave_at_any_time_equal_single_runs(engine: NumpyStep) -> None:
+    """Five images of different lengths, samplers, guidance and noise through three slots."""
+    plans = [(1, 4, True, True), (2, 7, False, False), (3, 2, True, False), (4, 5, True, True), (5, 3, False, True)]
+    loop = make_loop(engine, 3)
+    waiting = [(seed, make_request(seed, steps, guided=g, noisy=n)) for seed, steps, g, n in plans]
+    running: dict[int, tuple[int, SlotRequest]] = {}
+    done = {}
+    while waiting or running:
+        if waiting and loop.free:  # one a step, so that no two are at the same step
+            seed, request = waiting.pop(0)
+            running[loop.join(request)] = seed, request
+        for slot in loop.step():
+            seed, request = running.pop(slot)
+            done[seed] = request, loop.latents(slot), loop.estimate(slot)
+            loop.leave(slot)
+    assert sorted(done) == [1, 2, 3, 4, 5]
+    assert loop.free == 3
+    for seed, (request, latents, estimate) in done.items():
+        wanted, wanted_estimate = straight(request, TorchGenerator(seed))
+        np.testing.assert_array_equal(latents, wanted)
+        np.testing.assert_array_equal(estimate, wanted_estimate)
+
+
+def test_a_call_has_exactly_the_rows_it_needs(engine: NumpyStep) -> None:
+    loop = make_loop(engine, 3)
+    loop.join(make_request(1, 3))
+    loop.join(make_request(2, 3, guided=False))
+    loop.step()
+    loop.join(make_request(3, 3))
+    loop.step()
+    loop.leave(0)
+    loop.step()
+    assert engine.rows == [[0, 0, 1], [0, 0, 1, 2, 2], [1, 2, 2]]
+    assert engine.bound == [3, 5]  # a shape is bound once
+
+
+def test_where_shapes_are_recorded_rows_fill_up_to_a_power_of_two(engine: NumpyStep) -> None:
+    device = Recording(captures=True)
+    loop = make_loop(engine, 3, device)
+    requests = [make_request(1, 3, guided=False), make_request(2, 3), make_request(3, 3)]
+    slots = [loop.join(requests[0])]
+    loop.step()
+    slots.append(loop.join(requests[1]))
+    loop.step()
+    slots.append(loop.join(requests[2]))
+    loop.step()
+    assert engine.rows == [[0], [0, 1, 1, 0], [0, 1, 1, 2, 2, 0]]  # never more than two for each slot
+    assert engine.bound == [1, 4, 6]
+    np.testing.assert_array_equal(loop.latents(slots[0]), straight(requests[0], TorchGenerator(1))[0])
+
+
+def test_row_buckets() -> None:
+    assert [row_bucket(rows, 6) for rows in range(1, 7)] == [1, 2, 4, 4, 6, 6]
+    assert [row_bucket(rows, 16) for rows in (5, 8, 9)] == [8, 8, 16]
+
+
+def test_nan_stays_in_its_slot_and_does_not_outlive_it(engine: NumpyStep) -> None:
+    loop = make_loop(engine, 2)
+    broken, sound = make_request(1, 3, noisy=True), make_request(2, 3)
+    broken.noise[:] = np.nan
+    assert loop.join(broken) == 0
+    neighbour = loop.join(sound)
+    for _ in range(3):
+        finished = loop.step()
+    assert finished == (0, neighbour)
+    assert np.isnan(loop.latents(0)).all()
+    np.testing.assert_array_equal(loop.latents(neighbour), straight(sound, TorchGenerator(2))[0])
+    for slot in finished:
+        loop.leave(slot)
+    successor = make_request(3, 4)
+    assert loop.join(successor) == 0
+    for _ in range(4):
+        loop.step()
+    np.testing.assert_array_equal(loop.latents(0), straight(successor, TorchGenerator(3))[0])
+
+
+def test_a_steady_step_uploads_the_columns_alone_and_keeps_no_memory(engine: NumpyStep) -> None:
+    device = Recording()
+    loop = make_loop(engine, 2, device)
+    loop.join(make_request(1, 50))
+    loop.join(make_request(2, 50, guided=False))
+    loop.step()
+    before = device.uploads
+    tracemalloc.start()
+    try:
+        loop.step()
+        start = tracemalloc.get_traced_memory()[0]
+        engine.rows.clear()
+        for _ in range(20):
+            loop.step()
+            engine.rows.clear()
+        grown = tracemalloc.get_traced_memory()[0] - start
+    finally:
+        tracemalloc.stop()
+    assert device.uploads - before == 21
+    print(f"memory after 20 steps: measured {grown} bytes more, required < 2048")
+    assert grown < 2048
+
+
+def test_rows_that_stay_as_they_are_are_not_written_again(engine: NumpyStep) -> None:
+    device = Recording()
+    loop = make_loop(engine, 3, device)
+    loop.join(make_request(1, 9))
+    loop.step()
+    before = device.uploads
+    loop.join(make_request(2, 9, guided=False))
+    loop.step()
+    assert device.uploads - before == 3 + 3 + 3 + 1  # the slot; the three maps; its row; the columns
+
+
+def test_a_loop_without_slots_does_nothing(engine: NumpyStep) -> None:
+    assert make_loop(engine, 1).step() == ()
+    assert engine.rows == []
+
+
+def test_a_copy_neither_broadcasts_nor_casts() -> None:
+    device = HostDevice()
+    buffer = device.allocate((2, 3), np.float32)
+    for array in (np.zeros(3, np.float32), np.zeros((1, 3), np.float32)):
+        with pytest.raises(ValueError, match="cannot copy"):
+            device.upload(buffer, array, None)
+    with pytest.raises(TypeError, match="cast"):
+        device.upload(buffer, np.zeros((2, 3)), None)
+    assert isinstance(buffer[1], HostBuffer)
+    assert buffer[1].pointer == buffer.pointer + 12
