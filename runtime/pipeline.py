@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.errors import RunError, UsageError
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.conditioning import Conditioner
@@ -59,7 +60,7 @@ class Pipeline:
         """Open a bundle for this host.
 
         Args:
-            bundle: its folder.
+            bundle: its folder; or 'demo' for the demo model, which is built on first use.
             threads: that one engine may use; as many as this process may run on when not given.
 
         Raises:
@@ -67,7 +68,8 @@ class Pipeline:
             NoTargetForHost: nothing in it runs here; says why.
             BundleError: it is damaged, hostile, of an unknown version, or a model that cannot be run yet.
         """
-        return cls(load(Path(bundle), threads=threads), HostDevice())
+        folder = demo_bundle() if bundle == "demo" else Path(bundle)
+        return cls(load(folder, threads=threads), HostDevice())
 
     def __call__(
         self,

@@ -9,9 +9,10 @@ DEMO_CHECKPOINT = Path(__file__).with_name("demo") / "sdxl-shapes"
 """The demo model that comes with the package, in diffusers' layout."""
 
 
-def data_folder() -> Path:
-    """Where bundles go by default: $XDG_DATA_HOME/sdxl-trt (~/.local/share/sdxl-trt)."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sdxl-trt"
+def bundles_folder() -> Path:
+    """Where bundles go by default: $XDG_DATA_HOME/sdxl-trt/bundles (~/.local/share/sdxl-trt/bundles)."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "sdxl-trt" / "bundles"
 
 
 def cache_folder() -> Path:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdxl_trt.cli import json_option, print_json
-from sdxl_trt.cli.models import DEFAULT_MODEL, bundles_folder, export_folder, model_folder
+from sdxl_trt.cli.models import DEFAULT_MODEL, export_folder, model_folder
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.run import SIZE
 from sdxl_trt.errors import FlavourUnavailable, UsageError
 from sdxl_trt.files import check_writable
+from sdxl_trt.paths import bundles_folder
 from sdxl_trt.progress import Progress
 from sdxl_trt.spec import Profile, parse_size
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import click
-
 from sdxl_trt.errors import CheckpointError
-from sdxl_trt.paths import DEMO_CHECKPOINT, cache_folder, data_folder
+from sdxl_trt.paths import DEMO_CHECKPOINT, bundles_folder, cache_folder
 
 DEFAULT_MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
 
@@ -43,31 +39,7 @@ def export_folder(model: Path) -> Path:
     return cache_folder() / "exports" / f"{model.resolve().name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def bundles_folder() -> Path:
-    """Where bundles go when nobody says."""
-    return data_folder() / "bundles"
-
-
 def newest_first() -> list[Path]:
     """The bundles of the data folder, the last built first."""
     manifests = bundles_folder().glob("*/bundle.json")
     return [path.parent for path in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True)]
-
-
-def build_demo() -> Path:
-    """Build the demo model for the CPU, in a process of its own: this one stays without torch.
-
-    Raises:
-        CheckpointError: the build failed; its own message stands above.
-    """
-    bundle = bundles_folder() / "demo"
-    if not (bundle / "bundle.json").exists():
-        click.echo("no bundle was ever built here: building the demo model for the CPU first", err=True)
-        command = [sys.executable, "-m", "sdxl_trt", "build", "demo", "--gpu", "cpu", "-o", str(bundle)]
-        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-            raise CheckpointError(
-                "the demo model could not be built",
-                expected="what the message above asks for",
-                fix="sdxl-trt build demo --gpu cpu",
-            )
-    return bundle

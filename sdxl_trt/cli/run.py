@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdxl_trt.cli import json_option, print_json
-from sdxl_trt.cli.models import build_demo, bundles_folder, newest_first
+from sdxl_trt.cli.models import newest_first
 from sdxl_trt.cli.progress import shown_progress
+from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.errors import NoTargetForHost, OutputError, UsageError
 from sdxl_trt.files import atomic_write, check_writable
+from sdxl_trt.paths import bundles_folder
 from sdxl_trt.spec import parse_size
 from sdxl_trt.spec.profile import format_size
 from sdxl_trt.version import __version__
@@ -118,7 +120,7 @@ def _load(bundle: Path | None, threads: int | None) -> tuple[Pipeline, Path]:
     from sdxl_trt.runtime import Pipeline
 
     if bundle is not None:
-        return Pipeline.load(bundle, threads=threads), bundle
+        return Pipeline.load(str(bundle), threads=threads), bundle
     refused = []
     for folder in newest_first():
         try:
@@ -132,7 +134,7 @@ def _load(bundle: Path | None, threads: int | None) -> tuple[Pipeline, Path]:
             expected=refused[0].expected,
             fix=refused[0].fix,
         )
-    folder = build_demo()
+    folder = demo_bundle()
     return Pipeline.load(folder, threads=threads), folder
 
 

@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from sdxl_trt.bundle import BlobStore, EngineEntry, Manifest, read_manifest
 from sdxl_trt.engines.build import build
 from sdxl_trt.engines.targets import resolve_targets
@@ -80,7 +78,6 @@ def comparable(manifest: Manifest) -> object:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_killed_builds_resume(export: Path, profile: Profile, tmp_path: Path) -> None:
     start = time.monotonic()
     expected = build(export, tmp_path / "undisturbed", resolve_targets(GPUS), profile=profile)

@@ -59,3 +59,18 @@ def test_a_bundle_runs_where_no_builder_can_be_imported(demo_bundle: Path) -> No
 def test_the_block_blocks() -> None:
     program = BLOCK.format(blocked={"onnx"}) + "try:\n    import onnx.helper\nexcept ImportError as e:\n    print(e)"
     assert run_python(program) == "onnx is blocked\n"
+
+
+def test_every_help_and_doctor_where_no_library_can_be_imported() -> None:
+    blocked = {*BUILDERS, *LIBRARIES}
+    program = BLOCK.format(blocked=blocked) + (
+        "from sdxl_trt.cli import COMMANDS, cli\n"
+        "for command in ([], *([name] for name in COMMANDS)):\n"
+        "    cli([*command, '--help'], standalone_mode=False)\n"
+        f"assert not set(sys.modules) & {blocked}\n"
+        "try:\n    cli(['doctor'], standalone_mode=False)\nexcept SystemExit as e:\n    print('status', e.code)\n"
+    )
+    out = run_python(program)
+    assert out.count("Usage: ") == 8
+    assert "pip install 'sdxl-trt[cpu]'" in out
+    assert "status 1" in out
