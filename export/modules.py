@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sdxl_trt.spec import HISTORY, Column
 from sdxl_trt.spec.graphs import LATENT_CHANNELS
@@ -176,26 +176,19 @@ class HalfAttention:
     """diffusers attention processor: the attention product alone in fp16, around it float32.
 
     For a VAE that overflows in fp16: its activations grow in the residual stream, while queries, keys and values come
-    from normalised ones. It has one head as wide as the channels (512 in SDXL), for which TensorRT has no fused kernel,
-    so the product is written out; in `CHUNKS` runs of queries, since a 1024² picture's 16,384² scores take 537 MB.
+    from normalised ones. A 1024² picture has 16,384 tokens: in fp16 their scores take 0.5 GB instead of 1.1, on tensor
+    cores.
     """
-
-    CHUNKS = 8
 
     def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         """[slots, C, h, w] → [slots, C, h, w]."""
         batch, channels, height, width = hidden_states.shape
         normal = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)
         query, key, value = (
-            projection(normal).unflatten(2, (attn.heads, -1)).transpose(1, 2)
+            projection(normal).half().unflatten(2, (attn.heads, -1)).transpose(1, 2)
             for projection in (attn.to_q, attn.to_k, attn.to_v)
         )
-        query, key, value = (query * attn.scale).half(), key.half().transpose(2, 3), value.half()
-        tokens = height * width
-        ends = [tokens * i // self.CHUNKS for i in range(self.CHUNKS + 1)]
-        mixed = torch.cat(
-            [(query[:, :, start:end] @ key).softmax(-1) @ value for start, end in pairwise(ends)], 2
-        ).float()
-        mixed = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        mixed = functional.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        mixed = attn.to_out[0](mixed.transpose(1, 2).flatten(2).float())
         mixed = mixed.transpose(1, 2).reshape(batch, channels, height, width)
         return (mixed + hidden_states) / attn.rescale_output_factor

@@ -61,18 +61,23 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         for leftover in folder.rglob(TEMPORARY_PREFIX + "*"):
             leftover.unlink()
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OutputError(
             f"another process is writing {folder}",
             expected="one writer at a time",
             fix="wait for it, or choose another folder with -o",
         ) from error
-    finally:
-        os.close(descriptor)
 
 
 def check_writable(path: Path) -> None:

@@ -1,3 +1,3 @@
-"""The version of this tool, part of every engine's key and of every bundle."""
+"""The version of this tool, written into every bundle and picture."""
 
 __version__ = "0.1.0"

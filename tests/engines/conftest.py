@@ -21,7 +21,7 @@ from sdxl_trt.spec import GraphSpec, ModelSpec, Profile, TextEncoderSpec, UNetSp
 
 WIDTH, TOKENS, POOLED, TEXT = 16, 8, 16, 32
 
-WEIGHTS = {
+WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
     "text_encoder": {"layer": (WIDTH, WIDTH), "projection": (WIDTH, POOLED)},
     "text_encoder_2": {"layer": (WIDTH, WIDTH), "projection": (WIDTH, POOLED)},
     "unet": {"conv": (4, 4, 3, 3), "text_in": (TEXT, 4), "pooled_in": (POOLED, 4), "ids_in": (6, 4)},

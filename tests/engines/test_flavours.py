@@ -12,6 +12,7 @@ import tensorrt_rtx
 from sdxl_trt.engines import trt
 from sdxl_trt.engines.build import build
 from sdxl_trt.engines.flavours import FLAVOURS, available_flavours, check_buildable, check_gpu, host_sm, require
+from sdxl_trt.engines.hooks import error_log
 from sdxl_trt.engines.targets import resolve_targets
 from sdxl_trt.errors import FlavourUnavailable
 from sdxl_trt.gpus import RTX_SMS
@@ -88,7 +89,7 @@ def test_every_rtx_capability_exists() -> None:
 
 
 def test_flags_are_set_and_cleared() -> None:
-    log = trt.error_log(tensorrt_rtx)
+    log = error_log(tensorrt_rtx)
     config = tensorrt_rtx.Builder(log).create_builder_config()
     flag = tensorrt_rtx.BuilderFlag
     assert (config.get_flag(flag.TF32), config.get_flag(flag.REQUIRE_USER_ALLOCATION)) == (True, False)
