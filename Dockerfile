@@ -16,18 +16,17 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON}-slim AS build
-COPY --from=wheel /wheels /wheels
 # The CPU build of PyTorch is enough: tracing reads no weights and runs nothing.
-RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
     && pip install --no-cache-dir "$(ls /wheels/*.whl)[export,build,cpu,tensorrt-rtx]"
 ENTRYPOINT ["sdxl-trt"]
 
 FROM python:${PYTHON}-slim AS runtime
 # cpu, tensorrt-rtx, tensorrt or ort-cuda: the library that runs the engines on the hosts this image is for.
 ARG FLAVOUR=cpu
-COPY --from=wheel /wheels /wheels
-RUN pip install --no-cache-dir "$(ls /wheels/*.whl)[${FLAVOUR}]" \
-    && rm -rf /wheels \
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    pip install --no-cache-dir "$(ls /wheels/*.whl)[${FLAVOUR}]" \
     && useradd --create-home --uid 10001 sdxl
 USER sdxl
 ENTRYPOINT ["sdxl-trt"]

@@ -54,7 +54,7 @@ _EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "cuda.bindings.driver": "tensorrt",
-    "onnx": "build",
+    "onnx": "export,build",
 }
 """The extra of this package that brings a module."""
 
@@ -102,6 +102,7 @@ def check_buildable(flavour: Flavour, sms: Collection[int] = ()) -> str:
     Raises:
         FlavourUnavailable: the library is missing or too old; or it needs the target's GPU, and that is not here.
     """
+    require("onnx", "read exported graphs")
     version = str(library(flavour).__version__)
     if tuple(map(int, version.split(".")[:2])) < flavour.oldest:
         raise FlavourUnavailable(

@@ -121,7 +121,9 @@ def parameter_shapes(component: Component) -> dict[str, tuple[int, ...]]:
 def _network(component: Component) -> Any:
     """The component's own torch module, with shapes but no values."""
     if component.name in CLIP:
-        config = transformers.CLIPTextConfig.from_dict(component.config)
+        # Its constructor would take the dtype the checkpoint was saved in over the one that is wanted here.
+        saved_as = ("dtype", "torch_dtype")
+        config = transformers.CLIPTextConfig.from_dict({k: v for k, v in component.config.items() if k not in saved_as})
         return getattr(transformers, CLIP[component.name])(config).eval()
     kind = diffusers.UNet2DConditionModel if component.name == "unet" else diffusers.AutoencoderKL
     return kind.from_config(component.config).eval()

@@ -30,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -44,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -59,7 +59,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     try:
         _lock(descriptor, folder)
         for leftover in folder.rglob(TEMPORARY_PREFIX + "*"):
@@ -90,16 +90,17 @@ def check_writable(path: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder"))
+        raise unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder"))
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise _unwritable(path, PermissionError(errno.EACCES, f"{folder} is not writable"))
+        raise unwritable(path, PermissionError(errno.EACCES, f"{folder} is not writable"))
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """The error for a place that cannot be written."""
     return OutputError(
         f"cannot write {path}",
         got=error.strerror or str(error),
-        expected="a folder that this user may write to, with room for the file",
+        expected="a folder that this user may write to, with room for what is written",
         fix="choose another place with -o",
     )
 

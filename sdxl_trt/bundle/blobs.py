@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sdxl_trt.bundle.manifest import Blob
-from sdxl_trt.errors import BundleError, OutputError
-from sdxl_trt.files import TEMPORARY_PREFIX, exclusive
+from sdxl_trt.errors import BundleError
+from sdxl_trt.files import TEMPORARY_PREFIX, exclusive, unwritable
 
 
 class HashingWriter:
@@ -114,7 +114,7 @@ class BlobStore:
                 os.close(descriptor)
                 Path(name).unlink(missing_ok=True)
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
 
     def _finish(self, descriptor: int, temporary: Path, blob: Blob) -> None:
         os.fsync(descriptor)
@@ -177,13 +177,4 @@ def _damaged(what: str, path: Path, got: str, expected: str) -> BundleError:
         got=got,
         expected=expected,
         fix="fetch or build the bundle again",
-    )
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {path}",
-        got=error.strerror or str(error),
-        expected="a folder that this user may write to, with room for the engines",
-        fix="choose another place with -o",
     )

@@ -170,6 +170,33 @@ def test_profile_decides_the_shapes() -> None:
     assert memory[64] > memory[32]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "heads", "width", "builds"),
+    [
+        (TensorProto.FLOAT16, 2, 64, True),
+        (TensorProto.FLOAT, 2, 64, False),
+        (TensorProto.FLOAT16, 2, 512, False),
+    ],
+)
+def test_attention_is_fused_or_refused(dtype: int, heads: int, width: int, builds: bool) -> None:
+    """A plan of the UNet is proof that its attention is fused: what has no fused kernel does not build."""
+    shape = ["rows", heads, "tokens", width]
+    q, k, v, y = (helper.make_tensor_value_info(name, dtype, shape) for name in "qkvy")
+    graph = helper.make_graph([parser.parse_node("y = Attention (q, k, v)")], "attention", [q, k, v], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    builder = trt.Builder(error_log(trt))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(network, error_log(trt)).parse(model.SerializeToString())
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    profile = builder.create_optimization_profile()
+    for name in "qkv":
+        profile.set_shape(name, *((rows, heads, tokens, width) for rows, tokens in ((1, 64), (2, 256), (8, 1024))))
+    config.add_optimization_profile(profile)
+    assert (builder.build_serialized_network(network, config) is not None) == builds
+
+
 def test_monitor_cancels_and_main_thread_runs_meanwhile() -> None:
     plan, seen = Plan(), list[int]()
     monitor = progress_monitor(trt, lambda done, total: seen.append(done))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from closeness import relative_error
 from graph_session import GraphSession
-from models import NAMES, Models
+from models import HALF, NAMES, Models
 
 from sdxl_trt.exported import ExportIndex, read_index
 from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column, graph_spec
@@ -190,9 +190,10 @@ def test_bare_unet(models: Models) -> None:
         check(session.run(feed), [out], f"unet {rows} rows, {latent}")
 
 
-def test_float16_graphs(models: Models) -> None:
+@pytest.mark.parametrize("name", HALF)
+def test_float16_graphs(models: Models, name: str) -> None:
     """What GPU engines are compiled from, run on the CPU beside the float32 graphs: alike as far as fp16 goes."""
-    folder = models.export("demo")
+    folder = models.export(name)
     index = read_index(folder)
     rng = np.random.default_rng(0)
     feeds = {"step": step_inputs(index, rows=4, slots=2, latent=(17, 24), seed=0)}

@@ -28,6 +28,9 @@ TINY: dict[str, dict[str, Any]] = {
 
 NAMES = ("demo", *TINY)
 
+HALF = ("demo", "refiner")
+"""Models exported in float16 too: one with weights in float16, one in float32."""
+
 EXPORT = """
 import sys
 from pathlib import Path
@@ -67,9 +70,9 @@ class Models:
         return folder
 
     def export(self, name: str) -> Path:
-        """Its graphs in float32; the demo model's in float16 too, with the bare UNet."""
+        """Its graphs in float32; those of HALF in float16 too, with the bare UNet."""
         checkpoint, folder = self.checkpoint(name), self._folder(name) / "export"
-        precisions = ["float32", "float16"] if name == "demo" else ["float32"]
+        precisions = ["float32", "float16"] if name in HALF else ["float32"]
         with self._lock(name):
             if not (folder / INDEX_NAME).exists():
                 subprocess.run([sys.executable, "-c", EXPORT, str(checkpoint), str(folder), *precisions], check=True)
