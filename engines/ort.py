@@ -1,6 +1,11 @@
-"""One graph for onnxruntime: it is not compiled, only told where its weights lie in the bundle."""
+"""One graph for onnxruntime: it is not compiled, only told where its weights lie in the bundle, and eased."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from sdxl_trt.engines.source import Source
 from sdxl_trt.spec import GraphSpec
@@ -14,6 +19,8 @@ def portable_graph(source: Source, spec: GraphSpec, precision: str) -> bytes:
     Raises:
         ExportError: the graph changed since it was exported.
     """
+    import onnx
+
     model = source.graph(spec, precision)
     contents = {
         location: source.index.weights[location].content for location in source.entry(spec.name, precision).weights
@@ -22,5 +29,53 @@ def portable_graph(source: Source, spec: GraphSpec, precision: str) -> bytes:
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = contents[location].sha256
+    ease_group_norms(onnx, model.graph)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def ease_group_norms(onnx: Any, graph: Any) -> None:
+    """Write every GroupNormalization as InstanceNormalization over grouped channels, scaled and shifted afterwards.
+
+    onnxruntime 1.31 has no CPU kernel for the first and runs some fifteen small operators in its place; it has one for
+    the second. The numbers are the same but for rounding.
+    """
+    widths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
+    widths |= {node.output[0]: widths[node.input[0]] for node in graph.node if node.input and node.input[0] in widths}
+    nodes = [
+        new
+        for node in graph.node
+        for new in (_instance_norm(onnx, graph, node, widths) if node.op_type == "GroupNormalization" else [node])
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _instance_norm(onnx: Any, graph: Any, node: Any, widths: dict[str, int]) -> Iterator[Any]:
+    """x [N, C, …] → [N, G, C/G · …], normalised, → [N, C, …], times scale [C], plus bias [C], in the shape of x.
+
+    `widths` gives the length of every one-dimensional weight, cast or not.
+    """
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    groups = attributes["num_groups"]
+    (x, scale, bias), (y,) = node.input, node.output
+
+    def constant(name: str, values: Any) -> str:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values), f"{y}.{name}"))
+        return f"{y}.{name}"
+
+    def make(kind: str, inputs: list[str], output: str, **options: Any) -> Any:
+        return onnx.helper.make_node(kind, inputs, [output], name=f"{output}.{kind}", **options)
+
+    grouped, channels = constant("grouped", [0, groups, -1]), constant("channels", [0, widths[scale], -1])
+    one, zero = (constant(name, np.full(groups, v, np.float32)) for name, v in (("one", 1), ("zero", 0)))
+    column = constant("column", [1])
+    yield make("Reshape", [x, grouped], f"{y}.x")
+    yield make("InstanceNormalization", [f"{y}.x", one, zero], f"{y}.n", epsilon=attributes.get("epsilon", 1e-5))
+    yield make("Reshape", [f"{y}.n", channels], f"{y}.normal")
+    for name, value in (("scale", scale), ("bias", bias)):
+        yield make("Unsqueeze", [value, column], f"{y}.{name}")
+    yield make("Mul", [f"{y}.normal", f"{y}.scale"], f"{y}.scaled")
+    yield make("Add", [f"{y}.scaled", f"{y}.bias"], f"{y}.flat")
+    yield make("Shape", [x], f"{y}.shape")
+    yield make("Reshape", [f"{y}.flat", f"{y}.shape"], y)
