@@ -1,0 +1,29 @@
+"""Whole models as they are exported, built for a GPU that is not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from models import HALF, Models
+
+from sdxl_trt.bundle import BlobStore
+from sdxl_trt.engines.build import build
+from sdxl_trt.engines.targets import resolve_targets
+from sdxl_trt.exported import read_index
+from sdxl_trt.spec import Profile, model_graphs
+
+PROFILE = Profile.make(smallest=(64, 64), best=(128, 128), largest=(192, 256), batch=4)
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_every_graph_becomes_an_rtx_plan(models: Models, name: str, tmp_path: Path) -> None:
+    export = models.export(name)
+    (target,) = build(export, tmp_path, resolve_targets(["rtx3060"]), profile=PROFILE).targets
+    assert tuple(target.engines) == model_graphs(read_index(export).model)
+    assert (target.flavour, target.sms, target.precision, target.accepted) == ("tensorrt-rtx", (86,), "float16", False)
+    for graph, engine in target.engines.items():
+        path = BlobStore(tmp_path).verify(engine.file, graph)
+        print(f"{name} {graph}: {engine.file.bytes} bytes")
+        assert path.stat().st_size > 100_000
+        assert engine.weights == ()
