@@ -106,6 +106,20 @@ def test_build_run_inspect_and_doctor_find_each_other(sdxl_trt: Command, models:
     assert doctor.json["bundles"] == {bundle: "onnxruntime-x86_64"}
 
 
+def test_the_demo_is_built_where_no_bundle_ever_was(sdxl_trt: Command, models: Models) -> None:
+    from sdxl_trt import Pipeline
+    from sdxl_trt.cli.models import export_folder
+
+    shutil.copytree(models.export("demo"), export_folder(DEMO_CHECKPOINT))  # spares the test the tracing
+    first = sdxl_trt("run", PROMPT, "--steps", 1, "--json")
+    assert first.status == 0, first
+    assert first.json["bundle"].endswith("/bundles/demo")
+    again = sdxl_trt("run", PROMPT, "--steps", 1, "--json")
+    assert again.json["bundle"] == first.json["bundle"]
+    assert "building" not in again.err
+    assert Pipeline.load("demo").target.name == "onnxruntime-x86_64"
+
+
 def test_gpus_and_samplers(sdxl_trt: Command) -> None:
     gpus = sdxl_trt("gpus", "--json").json
     assert {"rtx3060", "a10", "h200"} <= {gpu["key"] for gpu in gpus}
