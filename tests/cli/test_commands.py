@@ -106,6 +106,20 @@ def test_build_run_inspect_and_doctor_find_each_other(sdxl_trt: Command, models:
     assert doctor.json["bundles"] == {bundle: "onnxruntime-x86_64"}
 
 
+def test_export_lists_its_graphs_and_keeps_what_is_there(sdxl_trt: Command, models: Models) -> None:
+    shutil.copytree(models.export("demo"), "graphs")
+    before = {path: path.stat().st_mtime_ns for path in Path("graphs").rglob("*.onnx")}
+    assert len(before) == 12  # five graphs and the bare UNet, in two precisions
+    outcome = sdxl_trt("export", "demo", "-o", "graphs")
+    assert outcome.status == 0
+    for path in before:
+        assert str(path) in outcome.out
+    assert {path: path.stat().st_mtime_ns for path in Path("graphs").rglob("*.onnx")} == before
+    index = sdxl_trt("export", "demo", "-o", "graphs", "--precision", "float32", "--json").json
+    assert set(index["graphs"]) == {"float16", "float32"}
+    assert index["model"]["name"] == "sdxl-shapes"
+
+
 def test_the_demo_is_built_where_no_bundle_ever_was(sdxl_trt: Command, models: Models) -> None:
     from sdxl_trt import Pipeline
     from sdxl_trt.cli.models import export_folder
