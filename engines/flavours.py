@@ -86,7 +86,15 @@ def library(flavour: Flavour) -> Any:
     Raises:
         FlavourUnavailable: it is not installed.
     """
-    return require(flavour.module, f"build {flavour.name} engines")
+    try:
+        return require(flavour.module, f"build {flavour.name} engines")
+    except FlavourUnavailable as error:
+        if flavour.sms is not None:
+            raise
+        # Installing it here would only lead to the next refusal: it compiles for no GPU but the one it runs on.
+        expected = f"{error.expected}, and the GPU they are for: {flavour.name} times its kernels on it"
+        fix = f"on a host with that GPU: {error.fix}; or, for an RTX GPU, --flavour tensorrt-rtx, which needs no GPU"
+        raise FlavourUnavailable(error.what, got=error.got, expected=expected, fix=fix) from None
 
 
 def check_buildable(flavour: Flavour, sms: Collection[int] = ()) -> str:

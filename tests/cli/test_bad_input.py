@@ -137,7 +137,12 @@ def test_flavour_that_cannot_serve_the_gpu(sdxl_trt: Command) -> None:
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")
 def test_flavour_that_is_not_here(sdxl_trt: Command) -> None:
-    refused(sdxl_trt("build", "demo", "--gpu", "h100"), 1, "tensorrt", "pip install 'sdxl-trt[tensorrt]'")
+    refused(
+        sdxl_trt("build", "demo", "--gpu", "h100"),
+        1,
+        "tensorrt",
+        "on a host with that GPU: pip install 'sdxl-trt[tensorrt]'",
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def test_missing_library_is_named(
     state = available_flavours()["tensorrt"]
     assert isinstance(state, FlavourUnavailable)
     assert state.what == "tensorrt cannot be imported"
-    assert state.fix == "pip install 'sdxl-trt[tensorrt]'"
+    assert "on a host with that GPU: pip install 'sdxl-trt[tensorrt]'" in state.fix
+    assert "tensorrt-rtx, which needs no GPU" in state.fix
     with pytest.raises(FlavourUnavailable, match="tensorrt cannot be imported"):
         build(export, tmp_path / "bundle", resolve_targets(["cpu", "h100"]), profile=profile)
     assert not (tmp_path / "bundle").exists(), "refused before anything was written"
