@@ -61,7 +61,10 @@ def test_the_block_blocks() -> None:
     assert run_python(program) == "onnx is blocked\n"
 
 
-def test_every_help_and_doctor_where_no_library_can_be_imported() -> None:
+def test_every_help_and_doctor_where_no_library_can_be_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # doctor looks at the bundles there
     blocked = {*BUILDERS, *LIBRARIES}
     program = BLOCK.format(blocked=blocked) + (
         "from sdxl_trt.cli import COMMANDS, cli\n"
@@ -72,5 +75,6 @@ def test_every_help_and_doctor_where_no_library_can_be_imported() -> None:
     )
     out = run_python(program)
     assert out.count("Usage: ") == 8
-    assert "pip install 'sdxl-trt[cpu]'" in out
+    assert "pip install 'sdxl-trt[export,build]'" in out
+    assert "run: none" in out
     assert "status 1" in out
