@@ -15,8 +15,11 @@ from typing import Any, BinaryIO
 
 from sdxl_trt.errors import OutputError
 
-TEMPORARY_PREFIX = ".tmp-"
-"""Names that start so are unfinished; whoever holds the folder's lock may delete them."""
+TEMPORARY_PREFIX = ".sdxl-trt-tmp-"
+"""Names that start so are unfinished; whoever holds the lock of a folder deletes them, so they must be ours alone."""
+
+LOCK_NAME = ".lock"
+"""The file whose lock a folder's writer holds; it stays."""
 
 
 @contextlib.contextmanager
@@ -57,7 +60,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise unwritable(folder, error) from error
     try:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sdxl_trt.bundle.manifest import Blob
-from sdxl_trt.errors import BundleError
-from sdxl_trt.files import TEMPORARY_PREFIX, exclusive, unwritable
+from sdxl_trt.bundle.manifest import MANIFEST_NAME, Blob
+from sdxl_trt.errors import BundleError, OutputError
+from sdxl_trt.files import LOCK_NAME, TEMPORARY_PREFIX, exclusive, unwritable
 
 
 class HashingWriter:
@@ -85,8 +85,17 @@ class BlobStore:
         """Be the only writer; leftovers of writers that died are removed on entry.
 
         Raises:
-            OutputError: somebody else is building into this folder, or it cannot be written.
+            OutputError: somebody else is building into this folder, it cannot be written, or it holds other things:
+                a build deletes the blobs it does not name, and an OCI image layout keeps its own in such a folder too.
         """
+        blobs = self.folder.is_dir() and any(self.folder.iterdir())
+        if blobs and not any((self.bundle / name).exists() for name in (MANIFEST_NAME, LOCK_NAME)):
+            raise OutputError(
+                f"{self.bundle} is not a bundle and holds files of somebody else",
+                got=f"{self.folder} without {MANIFEST_NAME}",
+                expected="a bundle, or a folder without blobs",
+                fix="choose another place with -o",
+            )
         with exclusive(self.bundle):
             self.folder.mkdir(parents=True, exist_ok=True)
             yield

@@ -212,7 +212,7 @@ def test_refused_node_is_one_clear_error(make_export: MakeExport, profile: Profi
     assert "Unknown" in message.got + message.expected
     assert message.fix
     assert not (bundle / "bundle.json").exists()
-    assert not list(bundle.rglob(".tmp-*"))
+    assert not list(bundle.rglob(".sdxl-trt-tmp-*"))
     assert len(list((bundle / ".pending").glob("*.json"))) == 3, "the engines before it are kept for the next build"
 
 
@@ -298,7 +298,7 @@ def test_ctrl_c_ends_a_compilation(export: Path, profile: Profile, tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         build(export, tmp_path, resolve_targets(["rtx3060"]), profile=profile, progress=press)
     assert pressed.is_set()
-    assert not list(tmp_path.rglob(".tmp-*"))
+    assert not list(tmp_path.rglob(".sdxl-trt-tmp-*"))
     stages = Stages()
     check_bundle(tmp_path, build(export, tmp_path, resolve_targets(["rtx3060"]), profile=profile, progress=stages))
     assert f"{RTX} text_encoder_2" not in stages.built(), "what was finished before is used"
@@ -314,4 +314,4 @@ def test_full_disk_is_reported(export: Path, profile: Profile, tmp_path: Path) -
             build(export, tmp_path, resolve_targets(["rtx3060"]), profile=profile)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(tmp_path.rglob(".tmp-*"))
+    assert not list(tmp_path.rglob(".sdxl-trt-tmp-*"))

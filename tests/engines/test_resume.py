@@ -54,7 +54,7 @@ def kill_build(export: Path, bundle: Path, seconds: float) -> Killed:
     return Killed(
         finished=(bundle / "bundle.json").exists(),
         engines=len(list(bundle.glob(".pending/*.json"))),
-        leftovers=len(list(bundle.rglob(".tmp-*"))),
+        leftovers=len(list(bundle.rglob(".sdxl-trt-tmp-*"))),
     )
 
 

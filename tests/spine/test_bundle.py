@@ -246,11 +246,11 @@ def test_damaged_blob_is_refused(store: BlobStore, damage: Callable[[Path], Any]
 
 
 def test_lock_admits_one_writer_and_clears_up(store: BlobStore) -> None:
-    (store.folder / ".tmp-left").write_bytes(b"half")
-    (store.bundle / ".tmp-left").write_bytes(b"half")
+    (store.folder / ".sdxl-trt-tmp-left").write_bytes(b"half")
+    (store.bundle / ".sdxl-trt-tmp-left").write_bytes(b"half")
     with store.lock():
         assert names(store) == set()
-        assert not list(store.bundle.glob(".tmp-*"))
+        assert not list(store.bundle.glob(".sdxl-trt-tmp-*"))
         with pytest.raises(OutputError, match="another process is writing"), BlobStore(store.bundle).lock():
             pass
     with store.lock():
@@ -331,3 +331,13 @@ def test_refusal_says_what_differs(target: Target, host: Host, reason: str) -> N
 def test_bundle_without_targets() -> None:
     with pytest.raises(NoTargetForHost, match="no target at all"):
         choose_target(make_manifest(), RTX_3060, Path("bundle"))
+
+
+def test_blobs_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
+    """An OCI image layout has a folder of the same name."""
+    blob = tmp_path / "blobs" / "sha256" / ("0" * 64)
+    blob.parent.mkdir(parents=True)
+    blob.write_text("a layer")
+    with pytest.raises(OutputError, match="is not a bundle"), BlobStore(tmp_path).lock():
+        pytest.fail("it was locked")
+    assert blob.read_text() == "a layer"
