@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Target, write_manifest
 from sdxl_trt.engines.acceptance import accept_on_cpu
+from sdxl_trt.engines.compiler import Task, compile_apart
 from sdxl_trt.engines.flavours import check_buildable
 from sdxl_trt.engines.hooks import STEPS, Report
 from sdxl_trt.engines.keys import engine_key
@@ -22,7 +23,6 @@ from sdxl_trt.engines.ort import portable_graph
 from sdxl_trt.engines.pending import Existing
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
-from sdxl_trt.engines.trt import compile_plan
 from sdxl_trt.exported import weights_path
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import GraphSpec, Profile, graph_spec, model_graphs
@@ -42,7 +42,7 @@ def build(
         bundle: folder to write; need not exist.
         requests: from `resolve_targets`.
         profile: shapes the engines are to take.
-        progress: told of every check, compilation and acceptance; from several threads.
+        progress: told of every check, compilation and acceptance.
 
     Raises:
         FlavourUnavailable: a library or GPU that a target needs is not here; nothing was written.
@@ -129,7 +129,8 @@ class _Work:
 
     def _plan(self, request: TargetRequest, spec: GraphSpec, report: Report) -> Blob:
         with self.store.writer() as writer:
-            compile_plan(request, self.source, spec, self.profile, writer, report)
+            task = Task(export=self.source.folder, request=request, spec=spec, profile=self.profile)
+            compile_apart(task, writer, report)
         return writer.blob()
 
     def _graph(self, request: TargetRequest, spec: GraphSpec, report: Report) -> tuple[Blob, tuple[Blob, ...]]:

@@ -53,6 +53,10 @@ class Source:
             )
         return graphs[name]
 
+    def weights_bytes(self, name: str, precision: str) -> int:
+        """Bytes of the weights files that a graph reads."""
+        return sum(self.index.weights[location].content.bytes for location in self.entry(name, precision).weights)
+
     def graph(self, spec: GraphSpec, precision: str) -> Any:
         """The onnx.ModelProto of a graph, which has the tensors that its spec says, without its weights."""
         entry = self.entry(spec.name, precision)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sdxl_trt.engines.flavours import Flavour, library
@@ -24,8 +23,6 @@ def compile_plan(
 ) -> None:
     """Compile a graph and write the plan into `sink`.
 
-    Ctrl-C (KeyboardInterrupt in the calling thread) ends the compilation at its next step.
-
     Raises:
         ExportError: the graph or its weights changed since they were exported.
         BuildError: the library refuses the graph, or fails; carries its first error.
@@ -37,7 +34,8 @@ def compile_plan(
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
-    with _explained(f"{request.flavour.name} {trt.__version__} cannot build {spec.name} for {request.name}", log):
+    what = f"{request.flavour.name} {trt.__version__} cannot build {spec.name} for {request.name}"
+    with _explained(what, log, source.weights_bytes(spec.name, request.flavour.precision)):
         _parse(parser, model, source)
         if spec.name.startswith("vae"):
             _allow_unfused_attention(trt, network)
@@ -51,17 +49,36 @@ class _Refused(Exception):
 
 
 @contextlib.contextmanager
-def _explained(what: str, log: Any) -> Iterator[None]:
+def _explained(what: str, log: Any, weights: int) -> Iterator[None]:
     try:
         yield
     except _Refused as refused:
         # Errors after the first are its consequences; without a GPU they end in one about a missing driver.
+        first = next(iter(log.errors), "no message")
+        if "bad_alloc" in first or "OutOfMemory" in first:
+            raise short_of_memory(what, first, weights) from None
         raise BuildError(
             what,
-            got=next(iter(log.errors), "no message"),
+            got=first,
             expected=str(refused),
             fix="report this model and the message; meanwhile --gpu cpu builds it without TensorRT",
         ) from None
+
+
+def short_of_memory(what: str, got: str, weights: int) -> BuildError:
+    """The error for a compilation that found too little memory.
+
+    Args:
+        what: what failed.
+        got: how that showed.
+        weights: bytes of the graph's weights.
+    """
+    return BuildError(
+        what,
+        got=got,
+        expected=f"about {2 * weights / 1e9 + 0.5:.1f} GB of free memory: twice the weights, and the library",
+        fix="free memory or take a larger machine and run the same command again: finished engines are kept",
+    )
 
 
 def _network_flags(trt: Any) -> int:
@@ -130,16 +147,9 @@ def _optimization_profile(builder: Any, spec: GraphSpec, profile: Profile) -> An
 
 
 def _build(trt: Any, builder: Any, network: Any, config: Any, sink: Sink, report: Report) -> None:
-    """Compile, in a thread of its own: TensorRT leaves Python's lock, but Ctrl-C only reaches Python code."""
     writer = plan_writer(trt, sink)
-    config.progress_monitor = monitor = progress_monitor(trt, report)
-    with ThreadPoolExecutor(1) as pool:
-        built = pool.submit(builder.build_serialized_network_to_stream, network, config, writer)
-        try:
-            done = built.result()
-        except BaseException:
-            monitor.cancelled.set()  # leaving the block waits until the build has noticed
-            raise
+    config.progress_monitor = progress_monitor(trt, report)
+    done = builder.build_serialized_network_to_stream(network, config, writer)
     if writer.error:  # TensorRT itself takes no notice of a write that failed
         raise writer.error
     if not done:
