@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from models import Models, open_models
 
 from sdxl_trt.paths import DEMO_CHECKPOINT
 from sdxl_trt.spec import ModelSpec, TextEncoderSpec, UNetSpec, VaeSpec
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

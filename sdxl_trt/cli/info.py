@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import platform
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,9 @@ from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.models import newest_first
 from sdxl_trt.errors import SdxlTrtError
 from sdxl_trt.version import __version__
+
+if TYPE_CHECKING:
+    from sdxl_trt.gpus import Gpu
 
 
 @click.command("gpus")
@@ -24,16 +28,41 @@ def gpus_command(as_json: bool) -> None:
 
     gpus = load_gpus().values()
     if as_json:
-        print_json([dataclasses.asdict(gpu) | {"default_flavour": gpu.default_flavour} for gpu in gpus])
+        computed = ("default_flavour", "limits")
+        rows = [dataclasses.asdict(gpu) | {name: getattr(gpu, name) for name in computed} for gpu in gpus]
+        print_json({"gpus": rows})
         return
-    click.echo(f"{'name':10} {'GPU':32} {'SM':>4} {'GB':>4} {'GB/s':>6} {'fp16 TFLOP/s':>13}  default flavour")
-    for gpu in gpus:
-        rate = f"{gpu.fp16_fp32acc_tflops:g}"
-        click.echo(
-            f"{gpu.key:10} {gpu.name:32} {gpu.sm:>4} {gpu.memory_gb:>4} {gpu.bandwidth_gb_s:>6g} {rate:>13}  "
-            f"{gpu.default_flavour}"
-        )
-    click.echo("\nfp16 TFLOP/s: dense, fp32 accumulation. 'cpu' names this machine's processor. Sources: --json")
+    click.echo(_gpu_line("name", "GPU", "GB", "GB/s", "fp16", "fp16+16", "fp8", "int8"))
+    for _, group in itertools.groupby(gpus, key=lambda gpu: gpu.series):
+        series = list(group)
+        click.echo(f"\n{series[0].series}: SM {series[0].sm // 10}.{series[0].sm % 10}, {series[0].default_flavour}")
+        for sentence in series[0].limits:
+            click.echo(f"  ! {sentence}")
+        for gpu in series:
+            click.echo(_gpu_row(gpu))
+    click.echo(
+        "\nRates are dense peaks at boost clock, accumulated in fp32 (fp16+16: in fp16; int8: in int32).\n"
+        "* a figure of this row is from memory; which, and the documents of the others: --json\n"
+        "A name without a memory size is what the driver reports. 'cpu' names this machine's processor."
+    )
+
+
+def _gpu_row(gpu: Gpu) -> str:
+    name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    rates = (gpu.fp16_fp32acc_tflops, gpu.fp16_fp16acc_tflops, gpu.fp8_tflops, gpu.int8_tops)
+    return _gpu_line(
+        gpu.key,
+        name + (" *" if gpu.from_memory else ""),
+        str(gpu.memory_gb),
+        f"{gpu.bandwidth_gb_s:.0f}",
+        *("-" if rate is None else f"{rate:.1f}" if rate < 1000 else f"{rate:.0f}" for rate in rates),
+    )
+
+
+def _gpu_line(key: str, name: str, *columns: str) -> str:
+    return " ".join(
+        [f"{key:22} {name:32}", *(f"{text:>{width}}" for text, width in zip(columns, (4, 5, 7, 7, 6, 6), strict=True))]
+    )
 
 
 @click.command("samplers")
@@ -47,7 +76,7 @@ def samplers_command(as_json: bool) -> None:
         for s in SAMPLERS.values()
     ]
     if as_json:
-        print_json(rows)
+        print_json({"samplers": rows})
         return
     for row in rows:
         click.echo(f"{row['name']}: {row['good_for']} ({row['paper']})")

@@ -135,11 +135,11 @@ def test_the_demo_is_built_where_no_bundle_ever_was(sdxl_trt: Command, models: M
 
 
 def test_gpus_and_samplers(sdxl_trt: Command) -> None:
-    gpus = sdxl_trt("gpus", "--json").json
+    gpus = sdxl_trt("gpus", "--json").json["gpus"]
     assert {"rtx3060", "a10", "h200"} <= {gpu["key"] for gpu in gpus}
     assert all(gpu["source"] for gpu in gpus)
     assert "rtx3060" in sdxl_trt("gpus").out
-    assert [sampler["name"] for sampler in sdxl_trt("samplers", "--json").json] == ["euler"]
+    assert [sampler["name"] for sampler in sdxl_trt("samplers", "--json").json["samplers"]] == ["euler"]
 
 
 def test_version_and_help(sdxl_trt: Command) -> None:
