@@ -13,7 +13,7 @@ from sdxl_trt.bundle import Blob
 from sdxl_trt.engines.flavours import require
 from sdxl_trt.errors import ExportError
 from sdxl_trt.exported import ExportedGraph, read_index, weights_path
-from sdxl_trt.files import sha256_of
+from sdxl_trt.hashes import remembered_sha256
 from sdxl_trt.progress import Progress
 from sdxl_trt.spec import GraphSpec, TensorSpec
 
@@ -22,8 +22,10 @@ Place = tuple[str, int, int]
 
 
 def blob_of(path: Path) -> Blob:
-    """The hash and size of a file."""
-    return Blob(sha256=sha256_of(path), bytes=path.stat().st_size)
+    """The hash and size of a file. A large one that nobody touched since it was hashed last is not read again: what
+    `Source` guards against is a checkpoint that was changed or replaced after its export.
+    """
+    return Blob(sha256=remembered_sha256(path), bytes=path.stat().st_size)
 
 
 class Source:

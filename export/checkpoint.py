@@ -1,166 +1,126 @@
-"""A checkpoint folder in diffusers' layout: what it is, checked before anything is traced."""
+"""A checkpoint: what it is, checked before anything is traced."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdxl_trt.errors import CheckpointError
-from sdxl_trt.export.safetensors import TensorRef, component_tensors
-from sdxl_trt.export.tokenizers import CanonicalTokenizer, canonical_tokenizer
-from sdxl_trt.files import sha256_json, sha256_of
+from sdxl_trt.export.folder import read_folder
+from sdxl_trt.export.parts import Component, Parts
+from sdxl_trt.export.single_file import read_file
+from sdxl_trt.export.tokenizers import CanonicalTokenizer
+from sdxl_trt.export.vae import read_vae
+from sdxl_trt.files import sha256_json
+from sdxl_trt.hashes import remembered_sha256
+from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import ModelSpec, TextEncoderSpec, UNetSpec, VaeSpec
 
-PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
-"""Values of model_index.json's _class_name that are an SDXL."""
+__all__ = ["Checkpoint", "Component", "open_checkpoint"]
 
-ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-"""Text encoders and the folders of their tokenizers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Component:
-    """One network of the checkpoint."""
-
-    name: str
-    config: dict[str, Any]
-    tensors: dict[str, TensorRef]
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A folder whose parts are there and fit together."""
+    """A model whose parts are there and fit together."""
 
-    root: Path
     model: ModelSpec
     components: dict[str, Component]
     tokenizers: dict[str, CanonicalTokenizer]
     """By text encoder."""
+    files: dict[str, Path]
+    """Paths of all weights files, by the location that tensors name them by."""
     weights: dict[str, str]
     """SHA-256 of every weights file, by location."""
     licences: tuple[Path, ...]
 
 
-def open_checkpoint(root: Path) -> Checkpoint:
-    """Read configs, tokenizers and safetensors headers of a diffusers folder, and hash its weights.
+def open_checkpoint(path: Path, vae: Path | None = None, progress: Progress = silent) -> Checkpoint:
+    """Read configs, tokenizers and safetensors headers of a model, and hash its weights.
+
+    Args:
+        path: a folder in diffusers' layout, or a .safetensors file in the original one.
+        vae: another VAE to put in: its folder, a model's folder, or a .safetensors file in the original layout.
+        progress: told of bytes, where weights are hashed for the first time.
 
     Raises:
-        CheckpointError: it is no SDXL in diffusers' layout, or a part is missing or damaged.
+        CheckpointError: it is no SDXL in these layouts, or a part is missing or damaged.
     """
-    index = _read_index(root)
-    encoders = [name for name in ENCODERS if (index.get(name) or [None])[0]]
-    names = [*encoders, "unet", "vae"]
-    components = {name: _component(root, name) for name in names}
-    _check_networks(root, components)
-    tokenizers = {name: canonical_tokenizer(root / ENCODERS[name]) for name in encoders}
-    locations = sorted({ref.location for part in components.values() for ref in part.tensors.values()})
-    weights = {location: sha256_of(root / location) for location in locations}
-    scheduler = _read_json(root / "scheduler" / "scheduler_config.json")
+    parts = _read(path)
+    if vae is not None:
+        parts.components["vae"] = read_vae(vae, parts.components["vae"])
+    elif not parts.components["vae"].tensors:
+        raise CheckpointError(
+            f"{path} holds no VAE",
+            got="no first_stage_model.*",
+            expected="a VAE in the checkpoint, or one of its own",
+            fix="--vae PATH: a VAE's folder or .safetensors file",
+        )
+    _check_networks(path, parts.components)
+    files = {at: file for part in parts.components.values() for at, file in sorted(part.files.items())}
+    weights = {location: remembered_sha256(file, progress) for location, file in files.items()}
     content = {
-        "configs": {name: part.config for name, part in components.items()},
-        "index": index,
-        "scheduler": scheduler,
-        "tokenizers": {name: tokenizer.json.decode() for name, tokenizer in tokenizers.items()},
+        "configs": {name: part.config for name, part in parts.components.items()},
+        "index": parts.index,
+        "scheduler": parts.scheduler,
+        "tokenizers": {name: tokenizer.json.decode() for name, tokenizer in parts.tokenizers.items()},
         "weights": weights,
     }
     return Checkpoint(
-        root=root,
-        model=_model_spec(root, index, components, tokenizers, scheduler, sha256_json(content)),
-        components=components,
-        tokenizers=tokenizers,
+        model=_model_spec(path, parts, sha256_json(content)),
+        components=parts.components,
+        tokenizers=parts.tokenizers,
+        files=files,
         weights=weights,
-        licences=tuple(sorted(p for p in root.iterdir() if p.is_file() and p.name.lower().startswith("licen"))),
+        licences=parts.licences,
     )
 
 
-def _read_index(root: Path) -> dict[str, Any]:
-    if root.is_file():
-        raise _is_a_file(root)
-    if not (root / "model_index.json").is_file():
-        raise CheckpointError(
-            f"{root} is not a model folder",
-            got="no model_index.json" if root.is_dir() else "no such folder",
-            expected="a folder in diffusers' layout, or 'demo'",
-            fix="check the path; pipeline.save_pretrained(DIR) writes such a folder",
-        )
-    index = _read_json(root / "model_index.json")
-    if index.get("_class_name") not in PIPELINES:
-        raise CheckpointError(
-            f"{root} is not an SDXL model",
-            got=f"a {index.get('_class_name')}",
-            expected=" or ".join(PIPELINES),
-            fix="this tool builds SDXL base, refiner, Turbo and inpainting models",
-        )
-    return index
-
-
-def _is_a_file(path: Path) -> CheckpointError:
+def _read(path: Path) -> Parts:
+    if not path.is_file():
+        return read_folder(path)
     if path.suffix == ".safetensors":
-        return CheckpointError(
-            f"{path} is a single-file checkpoint, which this version does not read",
-            expected="a folder in diffusers' layout",
-            fix="StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(DIR), then give DIR",
-        )
-    return CheckpointError(
+        return read_file(path)
+    pickle = ", a pickle that runs whatever code is in it when loaded" if path.suffix in PICKLES else ""
+    raise CheckpointError(
         f"{path} is not a model this tool opens",
-        got=f"a {path.suffix or 'suffixless'} file"
-        + (
-            ", a pickle that runs whatever code is in it when loaded" if path.suffix in (".ckpt", ".pt", ".bin") else ""
-        ),
-        expected="a folder in diffusers' layout, of safetensors",
+        got=f"a {path.suffix or 'suffixless'} file{pickle}",
+        expected="a folder in diffusers' layout, or a .safetensors file",
         fix="convert in a sandbox: StableDiffusionXLPipeline.from_single_file(FILE)"
         ".save_pretrained(DIR, safe_serialization=True), then give DIR",
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-        if not isinstance(value, dict):
-            raise ValueError("not a JSON object")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read", got=str(error), expected="a JSON object", fix="finish or repeat the download"
-        ) from error
-    return value
-
-
-def _component(root: Path, name: str) -> Component:
-    config = _read_json(root / name / "config.json")
-    return Component(name=name, config=config, tensors=component_tensors(root, name))
-
-
-def _check_networks(root: Path, components: dict[str, Component]) -> None:
+def _check_networks(path: Path, components: dict[str, Component]) -> None:
     """Refuse networks that carry the right file names and are something else."""
     unet, vae = components["unet"].config, components["vae"].config
-    wanted = {
-        "unet": (unet.get("_class_name"), "UNet2DConditionModel"),
-        "unet's addition_embed_type": (unet.get("addition_embed_type"), "text_time"),
-        "vae": (vae.get("_class_name"), "AutoencoderKL"),
-        "vae's latent_channels": (vae.get("latent_channels"), 4),
+    wanted: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "unet": (unet.get("_class_name"), ("UNet2DConditionModel",)),
+        "unet's addition_embed_type": (unet.get("addition_embed_type"), ("text_time",)),
+        "unet's in_channels": (unet.get("in_channels", 4), (4, 9)),
+        "unet's out_channels": (unet.get("out_channels", 4), (4,)),
+        "vae": (vae.get("_class_name"), ("AutoencoderKL",)),
+        "vae's latent_channels": (vae.get("latent_channels"), (4,)),
     }
-    for what, (got, expected) in wanted.items():
-        if got != expected:
+    for what, (got, accepted) in wanted.items():
+        if got not in accepted:
             raise CheckpointError(
-                f"{root} is not an SDXL model", got=f"{what} is {got}", expected=str(expected), fix="give an SDXL model"
+                f"{path} is not an SDXL model",
+                got=f"{what} is {got}",
+                expected=" or ".join(map(str, accepted)),
+                fix="give an SDXL model",
             )
 
 
-def _model_spec(
-    root: Path,
-    index: dict[str, Any],
-    components: dict[str, Component],
-    tokenizers: dict[str, CanonicalTokenizer],
-    scheduler: dict[str, Any],
-    content: str,
-) -> ModelSpec:
+def _model_spec(path: Path, parts: Parts, content: str) -> ModelSpec:
+    components, tokenizers = parts.components, parts.tokenizers
     vae = components["vae"].config
     try:
         encoders = tuple(_encoder_spec(components[name], tokenizers[name]) for name in tokenizers)
         return ModelSpec(
-            name=root.resolve().name,
+            name=parts.name,
             content=content,
             kind="base" if "text_encoder" in components else "refiner",
             text_encoders=encoders,
@@ -171,12 +131,15 @@ def _model_spec(
                 latents_mean=tuple(map(float, vae.get("latents_mean") or ())),
                 latents_std=tuple(map(float, vae.get("latents_std") or ())),
             ),
-            zero_negative=bool(index.get("force_zeros_for_empty_prompt", True)),
-            scheduler=scheduler,
+            zero_negative=bool(parts.index.get("force_zeros_for_empty_prompt", True)),
+            scheduler=parts.scheduler,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"a config in {root} lacks or garbles a value", got=repr(error), fix="compare it with the published one"
+            f"a config of {path} lacks or garbles a value",
+            got=repr(error),
+            expected="values that fit one another",
+            fix="compare it with the published one",
         ) from error
 
 
@@ -208,10 +171,10 @@ def _unet_spec(config: dict[str, Any], pooled: int) -> UNetSpec:
     if rest or time_ids < 1:
         raise ValueError(f"{sizes} channels of size embeddings are no multiple of addition_time_embed_dim")
     return UNetSpec(
-        channels=config["in_channels"],
+        channels=config.get("in_channels", 4),
         text=config["cross_attention_dim"],
         pooled=pooled,
         time_ids=time_ids,
         guidance_embedding=config.get("time_cond_proj_dim") or 0,
-        sample_size=config["sample_size"],
+        sample_size=config.get("sample_size") or 128,
     )

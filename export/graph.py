@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes  # noqa: F401  makes numpy know bfloat16
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +13,8 @@ from sdxl_trt.export.safetensors import TensorRef
 
 
 def attach_weights(model: ir.Model, tensors: dict[str, TensorRef], dtype: str) -> tuple[str, ...]:
-    """Point every initializer at its bytes in the checkpoint, with a Cast where it is stored in another dtype.
+    """Point every initializer at its bytes in the checkpoint, with a Cast where it is stored in another dtype and a
+    Transpose where it is stored the other way round.
 
     Args:
         tensors: by parameter name, as `match_parameters` gives them.
@@ -27,23 +30,30 @@ def attach_weights(model: ir.Model, tensors: dict[str, TensorRef], dtype: str) -
 
 
 def _attach(graph: ir.Graph, value: ir.Value, place: TensorRef, dtype: str) -> None:
-    """Make `value` the tensor at `place`, or the Cast of it."""
+    """Make `value` the tensor at `place`, or what a Cast and a Transpose make of it."""
     key = place.name
     stored, wanted = (ir.DataType.from_numpy(np.dtype(name)) for name in (place.dtype, dtype))
     del graph.initializers[value.name or ""]
     weight = value
     if stored != wanted:
-        weight = ir.Value(name=key)
-        cast = ir.node("Cast", [weight], {"to": wanted}, outputs=[value])
-        value.name = f"{key}.{dtype}"
-        graph.insert_before(graph[0], cast)
+        weight = _before(graph, "Cast", weight, {"to": wanted}, f"{key}.{dtype}")
+    if place.transposed:
+        weight = _before(graph, "Transpose", weight, {"perm": [1, 0]}, f"{key}.transposed")
     weight.name = key
-    weight.shape = ir.Shape(place.shape)
+    weight.shape = ir.Shape(place.stored_shape)
     weight.type = ir.TensorType(stored)
     weight.const_value = ir.ExternalTensor(
-        place.location, place.offset, place.length, stored, shape=ir.Shape(place.shape), name=key
+        place.location, place.offset, place.length, stored, shape=ir.Shape(place.stored_shape), name=key
     )
     graph.initializers[key] = weight
+
+
+def _before(graph: ir.Graph, operator: str, value: ir.Value, attributes: dict[str, Any], name: str) -> ir.Value:
+    """A new input of a new node, at the graph's start, whose output is `value`, from now on called `name`."""
+    source = ir.Value()
+    value.name = name
+    graph.insert_before(graph[0], ir.node(operator, [source], attributes, outputs=[value]))
+    return source
 
 
 def optimise(model: ir.Model) -> None:

@@ -1,4 +1,4 @@
-"""The export stage from end to end: a checkpoint folder in, an export folder out."""
+"""The export stage from end to end: a checkpoint in, an export folder out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import onnx_ir as ir
 from sdxl_trt.bundle.manifest import Blob
 from sdxl_trt.errors import ExportError
 from sdxl_trt.export.checkpoint import Checkpoint, open_checkpoint
-from sdxl_trt.export.graph import attach_weights, optimise, strip
-from sdxl_trt.export.safetensors import TensorRef
+from sdxl_trt.export.graph import attach_weights, strip
+from sdxl_trt.export.safetensors import TensorRef, read_header
 from sdxl_trt.export.trace import network_dtype, parameter_shapes, trace
 from sdxl_trt.export.weights import convert, match_parameters, needs_conversion, write_embedding_table
 from sdxl_trt.exported import INDEX_NAME, ExportedGraph, ExportIndex, WeightsFile, read_index, write_index
-from sdxl_trt.files import atomic_write, exclusive, sha256_json, sha256_of
+from sdxl_trt.files import atomic_write, exclusive, sha256_json
+from sdxl_trt.hashes import remembered_sha256
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import graph_spec, model_graphs
 from sdxl_trt.version import __version__
@@ -33,6 +34,7 @@ def export_model(
     model: Path,
     folder: Path,
     *,
+    vae: Path | None = None,
     precisions: Sequence[str] = PRECISIONS,
     bare_unet: bool = False,
     progress: Progress = silent,
@@ -42,19 +44,20 @@ def export_model(
     What an earlier export into the same folder made of the same checkpoint, with the same versions, is kept.
 
     Args:
-        model: a folder in diffusers' layout.
+        model: a folder in diffusers' layout, or a .safetensors file in the original one.
         folder: where to write; described in `sdxl_trt.exported`.
+        vae: another VAE to put in: its folder, a model's folder, or a .safetensors file in the original layout.
         precisions: 'float16' for GPU engines, 'float32' for the CPU; or both.
         bare_unet: also write the UNet without the step around it.
         progress: told graph by graph.
 
     Raises:
-        CheckpointError: the model is not an SDXL in diffusers' layout, or is damaged.
+        CheckpointError: the model is not an SDXL in these layouts, or is damaged, or the VAE does not fit it.
         ExportError: a graph could not be traced or failed its check.
         OutputError: the folder cannot be written.
     """
     progress("reading the checkpoint", 0, 1)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, vae, progress)
     tensors = {
         name: match_parameters(name, parameter_shapes(component), component.tensors)
         for name, component in checkpoint.components.items()
@@ -123,13 +126,21 @@ class _Work:
 
     def _kept(self, name: str, precision: str) -> ExportedGraph | None:
         entry = self.kept.graphs.get(precision, {}).get(name) if self.kept else None
-        if self.kept is None or entry is None or not self._whole(entry.file, entry.content):
+        if entry is None or not self._whole(entry.file, entry.content):
             return None
-        weights = {location: self.kept.weights[location] for location in entry.weights}
-        if not all(self._whole(file.path, file.content) for file in weights.values() if file.path in weights):
-            return None  # a converted file; the checkpoint's own were hashed when it was opened
-        self.weights |= weights
-        return entry
+        return entry if all(self._has(location) for location in entry.weights) else None
+
+    def _has(self, location: str) -> bool:
+        """Name a weights file in the index, if it is the checkpoint's, or one converted earlier and still whole."""
+        if location in self.weights:
+            return True
+        converted = self.kept.weights.get(location) if self.kept else None
+        if path := self.checkpoint.files.get(location):
+            content = Blob(sha256=self.checkpoint.weights[location], bytes=path.stat().st_size)
+            self.weights[location] = WeightsFile(path=str(path), content=content)
+        elif converted and self._whole(converted.path, converted.content):
+            self.weights[location] = converted
+        return location in self.weights
 
     def _whole(self, file: str, content: Blob) -> bool:
         path = self.folder / file
@@ -141,7 +152,6 @@ class _Work:
         dtype = network_dtype(component, precision)
         tensors = self._placed(component.name, dtype)
         model = trace(graph_spec(name, checkpoint.model, precision), component, precision)
-        optimise(model)
         locations = attach_weights(model, tensors, dtype)
         strip(model)
         file = f"{precision}/{name}.onnx"
@@ -156,16 +166,15 @@ class _Work:
         if (component, dtype) in self.places:
             return self.places[component, dtype]
         tensors = self.tensors[component]
-        root = self.checkpoint.root.resolve()
-        if needs_conversion(tensors, dtype):
-            location = f"converted/{component}.{dtype}.safetensors"
-            tensors = convert(root, tensors, dtype, self.folder / location, location)
-            self.weights[location] = WeightsFile(path=location, content=_blob(self.folder / location))
-        else:
+        if not needs_conversion(tensors, dtype):
             for location in {ref.location for ref in tensors.values()}:
-                path = root / location
-                content = Blob(sha256=self.checkpoint.weights[location], bytes=path.stat().st_size)
-                self.weights[location] = WeightsFile(path=str(path), content=content)
+                self._has(location)
+        elif self._has(location := f"converted/{component}.{dtype}.safetensors"):
+            header = read_header(self.folder, location)
+            tensors = {parameter: header[ref.name] for parameter, ref in tensors.items()}
+        else:
+            tensors = convert(self.checkpoint.files, tensors, dtype, self.folder / location, location)
+            self.weights[location] = WeightsFile(path=location, content=_blob(self.folder / location))
         self.places[component, dtype] = tensors
         return tensors
 
@@ -175,7 +184,7 @@ class _Work:
             self._write(f"{name}/tokenizer.json", tokenizer.json)
             (table,) = [ref for parameter, ref in self.tensors[name].items() if "token_embedding" in parameter]
             path = f"{name}/token_embedding.npy"
-            write_embedding_table(self.checkpoint.root, table, self.folder / path)
+            write_embedding_table(self.checkpoint.files, table, self.folder / path)
             self.files[path] = _blob(self.folder / path)
         for licence in self.checkpoint.licences:
             self._write(f"licence/{licence.name}", licence.read_bytes())
@@ -216,4 +225,4 @@ def check(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _blob(path: Path) -> Blob:
-    return Blob(sha256=sha256_of(path), bytes=path.stat().st_size)
+    return Blob(sha256=remembered_sha256(path), bytes=path.stat().st_size)

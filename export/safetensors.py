@@ -10,6 +10,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
@@ -25,30 +26,64 @@ class TensorRef:
     """A tensor's place in a file."""
 
     name: str
-    """In the checkpoint."""
+    """In diffusers' layout."""
     location: str
-    """The file, relative to the checkpoint's (or the export's) folder, with forward slashes."""
+    """The file: a key of `sdxl_trt.export.checkpoint.Checkpoint.files`."""
     offset: int
     """Bytes from the start of the file."""
     length: int
     """Bytes."""
     dtype: str
+    """numpy's name, or safetensors' own where it is none of `DTYPES`."""
     shape: tuple[int, ...]
+    transposed: bool = False
+    """The file holds the transpose of this matrix."""
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of what the file holds."""
+        return self.shape[::-1] if self.transposed else self.shape
 
 
 def read_header(root: Path, location: str) -> dict[str, TensorRef]:
-    """All floating-point tensors of a safetensors file, by name.
+    """All tensors of a safetensors file, by name.
 
     Raises:
         CheckpointError: the file is missing, cut short, or its header contradicts its size or itself.
     """
-    path = root / location
+    size, header = _header(root / location)
+    return {
+        name: TensorRef(
+            name=name,
+            location=location,
+            offset=8 + size + entry["data_offsets"][0],
+            length=entry["data_offsets"][1] - entry["data_offsets"][0],
+            dtype=DTYPES.get(entry["dtype"], entry["dtype"]),
+            shape=tuple(entry["shape"]),
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the author of a safetensors file wrote into its header.
+
+    Raises:
+        CheckpointError: as `read_header`.
+    """
+    metadata: dict[str, str] = _header(path)[1].get("__metadata__", {})
+    return metadata
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """A header's length in bytes, and the header."""
     try:
         with safetensors.safe_open(path, framework="numpy"):  # refuses whatever does not add up
             pass
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
-            header = loads(file.read(size), max_bytes=size)
+            header: dict[str, Any] = loads(file.read(size), max_bytes=size)
     except (OSError, safetensors.SafetensorError, DecodeError) as error:
         raise CheckpointError(
             f"{path} cannot be read as safetensors",
@@ -56,18 +91,7 @@ def read_header(root: Path, location: str) -> dict[str, TensorRef]:
             expected="a whole file, as its author published it",
             fix="download it again and compare its size or checksum",
         ) from error
-    return {
-        name: TensorRef(
-            name=name,
-            location=location,
-            offset=8 + size + entry["data_offsets"][0],
-            length=entry["data_offsets"][1] - entry["data_offsets"][0],
-            dtype=DTYPES[entry["dtype"]],
-            shape=tuple(entry["shape"]),
-        )
-        for name, entry in header.items()
-        if name != "__metadata__" and entry["dtype"] in DTYPES
-    }
+    return size, header
 
 
 def component_tensors(root: Path, component: str) -> dict[str, TensorRef]:
@@ -85,7 +109,7 @@ def component_tensors(root: Path, component: str) -> dict[str, TensorRef]:
         raise _no_weights(folder)
     names = [f"{component}/{path.name}" for path in found]
     if found[0].suffix == ".json":
-        names = [f"{component}/{name}" for name in _shards(found[0])]
+        names = [f"{component}/{name}" for name in shard_names(found[0])]
     elif len(found) > 1:
         raise CheckpointError(
             f"{folder} has more than one weights file",
@@ -96,7 +120,12 @@ def component_tensors(root: Path, component: str) -> dict[str, TensorRef]:
     return {name: ref for location in names for name, ref in read_header(root, location).items()}
 
 
-def _shards(index: Path) -> list[str]:
+def shard_names(index: Path) -> list[str]:
+    """The names of the files that an index of shards lists.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no such index.
+    """
     try:
         shards = set(json.loads(index.read_bytes())["weight_map"].values())
         if not all(isinstance(name, str) and "/" not in name for name in shards):

@@ -55,6 +55,11 @@ def canonical_tokenizer(folder: Path) -> CanonicalTokenizer:
             fix="download the model again",
         ) from error
     _expect_supported(tokenizer, folder)
+    return canonical(tokenizer)
+
+
+def canonical(tokenizer: Any) -> CanonicalTokenizer:
+    """A transformers `CLIPTokenizer` in canonical form."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

@@ -12,12 +12,14 @@ import diffusers
 import onnx_ir as ir
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sdxl_trt.errors import CheckpointError, ExportError
+from sdxl_trt.errors import CheckpointError, ExportError, SdxlTrtError
 from sdxl_trt.export import modules
 from sdxl_trt.export.checkpoint import Component
+from sdxl_trt.export.graph import optimise
+from sdxl_trt.export.repeated import TRANSLATION, Repeated, Shape, put_back, take_out
 from sdxl_trt.spec import GraphSpec
 
 OPSET = 23
@@ -28,6 +30,7 @@ EXAMPLE = {
     "slots": 2,
     "height": 17,
     "width": 23,
+    "pixels": 17 * 23,
     "tokens": 11,
     "8*height": 136,
     "8*width": 184,
@@ -49,26 +52,52 @@ def trace(spec: GraphSpec, component: Component, precision: str) -> ir.Model:
     """
     with _fake(network_dtype(component, precision)) as fake, _quiet():
         module, prefix = _module(spec.name, component, precision)
-        arguments = tuple(
-            torch.zeros([d if isinstance(d, int) else EXAMPLE[d] for d in t.shape], dtype=getattr(torch, t.dtype))
-            for t in spec.inputs
-        )
-        free = tuple(
-            {i: torch.export.Dim.DYNAMIC for i, d in enumerate(t.shape) if isinstance(d, str)} for t in spec.inputs
-        )
+        kinds = take_out(module)
+        arguments = tuple(torch.zeros(_example(t.shape), dtype=getattr(torch, t.dtype)) for t in spec.inputs)
         try:
-            program = torch.export.export(module, arguments, dynamic_shapes=_nested(module, free), strict=False)
-            with fake:
-                traced = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
-            model = cast(torch.onnx.ONNXProgram, traced).model
+            model = _traced(fake, module, arguments, _nested(module, tuple(_free(t.shape) for t in spec.inputs)))
+            _name_tensors(model.graph, spec)
+            put_back(model, [(kind, _trace_layer(fake, kind)) for kind in kinds])
+        except SdxlTrtError:
+            raise
         except Exception as error:
             raise ExportError(
                 f"{spec.name} could not be traced", got=f"{type(error).__name__}: {error}", fix="report this model"
             ) from error
     model.graph.name = spec.name
-    _name_tensors(model.graph, spec)
     _name_weights(model.graph, prefix)
     return model
+
+
+def _traced(fake: FakeTensorMode, module: nn.Module, arguments: tuple[Tensor, ...], free: tuple[Any, ...]) -> ir.Model:
+    program = torch.export.export(module, arguments, dynamic_shapes=free, strict=False)
+    with fake:
+        traced = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+            custom_translation_table=dict(TRANSLATION),
+        )
+    model = cast(torch.onnx.ONNXProgram, traced).model
+    optimise(model)
+    return model
+
+
+def _trace_layer(fake: FakeTensorMode, kind: Repeated) -> ir.Model:
+    dtype = torch.get_default_dtype()
+    arguments = tuple(torch.zeros(_example(shape), dtype=dtype) for shape in kind.inputs)
+    return _traced(fake, kind.module, arguments, tuple(map(_free, kind.inputs)))
+
+
+def _example(shape: Shape) -> list[int]:
+    return [d if isinstance(d, int) else EXAMPLE[d] for d in shape]
+
+
+def _free(shape: Shape) -> dict[int, Any]:
+    """The axes of an input that may have any size."""
+    return {i: torch.export.Dim.DYNAMIC for i, d in enumerate(shape) if isinstance(d, str)}
 
 
 def network_dtype(component: Component, precision: str) -> str:

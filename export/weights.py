@@ -1,13 +1,12 @@
-"""Weights that cannot be used as they lie: converted once, a tensor at a time. And the token embedding tables."""
+"""Weights that cannot be used as they lie: converted once, a piece at a time. And the token embedding tables."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -17,8 +16,14 @@ from sdxl_trt.errors import CheckpointError
 from sdxl_trt.export.safetensors import DTYPES, TensorRef
 from sdxl_trt.files import atomic_write
 
+PIECE = 2**22
+"""Values converted at a time: 16 MiB of float32."""
+
 _CODES = {name: code for code, name in DTYPES.items()}
 _NUMPY = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+_RENAMED = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+"""diffusers' names of a VAE's attention, and those that its early versions wrote."""
 
 
 def needs_conversion(tensors: dict[str, TensorRef], dtype: str) -> bool:
@@ -32,34 +37,62 @@ def match_parameters(
     """The checkpoint's tensor of every parameter of the torch module.
 
     Raises:
-        CheckpointError: one is missing, or has another shape than the config says.
+        CheckpointError: one is missing, or has another shape than the config says or a dtype that is not read; or a
+            UNet has tensors that the config leaves out.
     """
-    # transformers 5 saves CLIPTextModel without the prefix that its earlier versions wrote.
-    found = {name: tensors.get(name) or tensors.get(f"text_model.{name}") for name in shapes}
-    missing = [name for name, ref in found.items() if ref is None]
-    if missing:
-        raise CheckpointError(
-            f"{component}: the weights lack {len(missing)} tensors",
-            got=f"no {', '.join(missing[:3])}" + (" …" if len(missing) > 3 else ""),
-            expected="every tensor that the config asks for",
-            fix="the config.json and the weights are of different models, or a shard is missing",
-        )
+    found = {name: next((tensors[n] for n in _spellings(name) if n in tensors), None) for name in shapes}
+    _expect_none(component, [name for name, ref in found.items() if ref is None], "lack", "that the config asks for")
     matched = {name: ref for name, ref in found.items() if ref is not None}
+    if component == "unet":  # blocks that would be left out make another network; encoders carry spare tensors
+        spare = tensors.keys() - {ref.name for ref in matched.values()}
+        _expect_none(component, sorted(spare), "have", "that the config leaves out")
     for name, ref in matched.items():
         if ref.shape != shapes[name]:
             raise CheckpointError(
                 f"{component}: tensor {ref.name} does not fit the config",
                 got=str(list(ref.shape)),
                 expected=str(list(shapes[name])),
-                fix="the config.json and the weights are of different models; take both from one",
+                fix="take config.json and all weights from one model; download a single file again",
+            )
+        if ref.dtype not in _NUMPY:
+            raise CheckpointError(
+                f"{component}: tensor {ref.name} is of a dtype that is not read",
+                got=ref.dtype,
+                expected=", ".join(DTYPES),
+                fix="take the model's fp16 weights; engines are quantised from those",
             )
     return matched
 
 
-def convert(root: Path, tensors: dict[str, TensorRef], dtype: str, target: Path, location: str) -> dict[str, TensorRef]:
-    """Write all tensors as `dtype` into a safetensors file, with one tensor in memory at a time.
+def _spellings(name: str) -> Iterator[str]:
+    """The names a parameter may have in a checkpoint."""
+    yield name
+    yield f"text_model.{name}"  # transformers 5 saves CLIPTextModel without the prefix that earlier versions wrote
+    for new, old in _RENAMED.items():
+        if new in name:
+            yield name.replace(new, old)
 
-    Returns their new places, under the given location, by the same keys.
+
+def _expect_none(component: str, names: list[str], verb: str, which: str) -> None:
+    if names:
+        raise CheckpointError(
+            f"{component}: the weights {verb} {len(names)} tensors {which}",
+            got=f"{'no ' if verb == 'lack' else ''}{', '.join(names[:3])}" + (" …" if len(names) > 3 else ""),
+            expected="the tensors that the config asks for, all of them and no others",
+            fix="take config.json and all weights from one model; download a single file again",
+        )
+
+
+def convert(
+    files: Mapping[str, Path], tensors: dict[str, TensorRef], dtype: str, target: Path, location: str
+) -> dict[str, TensorRef]:
+    """Write all tensors as `dtype` into a safetensors file, with `PIECE` values in memory at a time.
+
+    Args:
+        files: paths of the tensors' locations.
+
+    Returns:
+        Their new places, under the given location, by the same keys.
 
     Raises:
         CheckpointError: a value is NaN, infinite, or too large for `dtype`.
@@ -73,16 +106,15 @@ def convert(root: Path, tensors: dict[str, TensorRef], dtype: str, target: Path,
         end += length
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    places, offset = {}, 8 + len(text)
     with atomic_write(target) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for key, array in read_tensors(root, tensors):
-            data = _converted(array, dtype, tensors[key].name).tobytes()
-            file.write(data)
-            places[key] = dataclasses.replace(
-                tensors[key], location=location, offset=offset, length=len(data), dtype=dtype
-            )
-            offset += len(data)
+        places = {}
+        for key, ref in tensors.items():
+            offset = file.tell()
+            for piece in _pieces(files, ref):
+                file.write(_converted(piece, dtype, ref.name).tobytes())
+            place = dataclasses.replace(ref, location=location, offset=offset, dtype=dtype, transposed=False)
+            places[key] = dataclasses.replace(place, length=file.tell() - offset)
     return places
 
 
@@ -99,21 +131,29 @@ def _converted(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
     return converted
 
 
-def read_tensors(root: Path, tensors: dict[str, TensorRef]) -> Iterator[tuple[str, np.ndarray]]:
-    """Each tensor, by its key, as a view of its memory-mapped file."""
-    maps: dict[str, mmap.mmap] = {}
-    for key, ref in tensors.items():
-        if ref.location not in maps:
-            with (root / ref.location).open("rb") as file:
-                maps[ref.location] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        count = ref.length // _NUMPY[ref.dtype].itemsize
-        array = np.frombuffer(maps[ref.location], dtype=_NUMPY[ref.dtype], count=count, offset=ref.offset)
-        yield key, array.reshape(ref.shape)
+def _pieces(files: Mapping[str, Path], ref: TensorRef) -> Iterator[np.ndarray]:
+    """A tensor's values in order, flat; read, not mapped: pages of a map stay in memory."""
+    if ref.transposed:
+        yield read_tensor(files, ref).reshape(-1)
+        return
+    dtype = _NUMPY[ref.dtype]
+    with files[ref.location].open("rb") as file:
+        file.seek(ref.offset)
+        for start in range(0, ref.length, PIECE * dtype.itemsize):
+            yield np.frombuffer(file.read(min(PIECE * dtype.itemsize, ref.length - start)), dtype)
 
 
-def write_embedding_table(root: Path, table: TensorRef, target: Path) -> None:
+def read_tensor(files: Mapping[str, Path], ref: TensorRef) -> np.ndarray:
+    """One tensor, read into memory."""
+    with files[ref.location].open("rb") as file:
+        file.seek(ref.offset)
+        array = np.frombuffer(file.read(ref.length), _NUMPY[ref.dtype]).reshape(ref.stored_shape)
+    return array.T if ref.transposed else array
+
+
+def write_embedding_table(files: Mapping[str, Path], table: TensorRef, target: Path) -> None:
     """Copy a text encoder's token embeddings [vocabulary, width] into a .npy file (float16 or float32)."""
-    ((_, array),) = read_tensors(root, {table.name: table})
+    array = read_tensor(files, table)
     if table.dtype == "bfloat16":
         array = array.astype(np.float32)  # numpy's own format has no bfloat16
     with atomic_write(target) as file:

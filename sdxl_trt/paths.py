@@ -9,6 +9,19 @@ DEMO_CHECKPOINT = Path(__file__).with_name("demo") / "sdxl-shapes"
 """The demo model that comes with the package, in diffusers' layout."""
 
 
+def model_name(path: Path) -> str:
+    """What the model at a path is called: as its folder or its file; in huggingface_hub's cache, as its repository.
+
+    That cache names folders models--<owner>--<name>/snapshots/<commit>.
+    """
+    if path.is_file():
+        return path.stem
+    folder = path.resolve()
+    if folder.parent.name == "snapshots":
+        return folder.parents[1].name.rpartition("--")[2]
+    return folder.name
+
+
 def bundles_folder() -> Path:
     """Where bundles go by default: $XDG_DATA_HOME/sdxl-trt/bundles (~/.local/share/sdxl-trt/bundles)."""
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

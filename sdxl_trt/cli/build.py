@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdxl_trt.cli import json_option, print_json
-from sdxl_trt.cli.models import DEFAULT_MODEL, export_folder, model_folder
+from sdxl_trt.cli.models import DEFAULT_MODEL, export_folder, model_path
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.run import SIZE
 from sdxl_trt.errors import FlavourUnavailable, UsageError
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 MODEL = click.argument("model", default=DEFAULT_MODEL)
+VAE = click.option(
+    "--vae",
+    type=click.Path(path_type=Path),
+    help="Another VAE: its folder, or a .safetensors file.  [default: MODEL's]",
+)
 
 
 @click.command("export")
@@ -35,17 +40,19 @@ MODEL = click.argument("model", default=DEFAULT_MODEL)
 @click.option(
     "--precision", "precisions", multiple=True, type=click.Choice(["float16", "float32"]), help="[default: both]"
 )
+@VAE
 @click.option("--unet", "bare_unet", is_flag=True, help="Also the bare UNet, for comparison with torch.")
 @json_option
-def export_command(model: str, output: Path, precisions: tuple[str, ...], bare_unet: bool, as_json: bool) -> None:
+def export_command(
+    model: str, output: Path, precisions: tuple[str, ...], vae: Path | None, bare_unet: bool, as_json: bool
+) -> None:
     """Write ONNX graphs of MODEL, which name its weights and copy none.
 
-    MODEL is a folder in diffusers' layout, or 'demo'.
+    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or 'demo'.
     """
-    folder = model_folder(model)
     check_writable(output / "export.json")
     with shown_progress() as progress:
-        index = _export(folder, output, precisions or ("float16", "float32"), progress, bare_unet=bare_unet)
+        _, index = _export(model, output, precisions or ("float16", "float32"), progress, vae=vae, bare_unet=bare_unet)
     if as_json:
         print_json(dataclasses.asdict(index))
         return
@@ -55,8 +62,15 @@ def export_command(model: str, output: Path, precisions: tuple[str, ...], bare_u
 
 
 def _export(
-    folder: Path, output: Path, precisions: Sequence[str], progress: Progress, *, bare_unet: bool = False
-) -> ExportIndex:
+    model: str,
+    output: Path | None,
+    precisions: Sequence[str],
+    progress: Progress,
+    *,
+    vae: Path | None,
+    bare_unet: bool = False,
+) -> tuple[Path, ExportIndex]:
+    """The folder of an export, by default the one that is kept between builds, and what is in it."""
     try:
         from sdxl_trt.export.run import export_model
     except ImportError as error:
@@ -66,7 +80,9 @@ def _export(
             expected="torch, diffusers and transformers, which exporting alone needs",
             fix="pip install 'sdxl-trt[export]'",
         ) from error
-    return export_model(folder, output, precisions=precisions, bare_unet=bare_unet, progress=progress)
+    path = model_path(model, progress)
+    folder = output or export_folder(path, vae)
+    return folder, export_model(path, folder, vae=vae, precisions=precisions, bare_unet=bare_unet, progress=progress)
 
 
 @click.command("build")
@@ -76,6 +92,7 @@ def _export(
 @click.option("--size", type=SIZE, help="The one size to build for.")
 @click.option("--sizes", help="MIN..MAX, as 512x512..1536x1536.  [default: half to one and a half of the model's]")
 @click.option("--batch", type=int, default=4, show_default=True, help="Most pictures denoised at once.")
+@VAE
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle folder.  [default: the data folder]")
 @json_option
 def build_command(
@@ -85,13 +102,14 @@ def build_command(
     size: Size | None,
     sizes: str | None,
     batch: int,
+    vae: Path | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Compile engines of MODEL for one or more GPUs into a bundle.
 
-    MODEL is a folder in diffusers' layout, or 'demo'. What is already built is kept; a build that was stopped goes on
-    where it was. Give the same -o to add targets to a bundle.
+    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or 'demo'. What is already
+    built is kept; a build that was stopped goes on where it was. Give the same -o to add targets to a bundle.
     """
     from sdxl_trt.engines.build import build
     from sdxl_trt.engines.flavours import check_buildable
@@ -103,12 +121,10 @@ def build_command(
     requests = resolve_targets(gpus, flavour)
     for request in requests:
         check_buildable(request.flavour, request.sms)
-    folder = model_folder(model)
     started = time.monotonic()
     with shown_progress() as progress:
-        export = export_folder(folder)
         precisions = dict.fromkeys(request.flavour.precision for request in requests)
-        index = _export(folder, export, list(precisions), progress)
+        export, index = _export(model, None, list(precisions), progress, vae=vae)
         profile = make_profile(index.model.native_size, size, sizes, batch)
         bundle = output or bundles_folder() / f"{index.model.name}-{index.model.content[:8]}"
         manifest = build(export, bundle, requests, profile=profile, progress=progress)

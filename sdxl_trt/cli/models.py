@@ -6,37 +6,41 @@ import hashlib
 import re
 from pathlib import Path
 
-from sdxl_trt.errors import CheckpointError
-from sdxl_trt.paths import DEMO_CHECKPOINT, bundles_folder, cache_folder
+from sdxl_trt.paths import DEMO_CHECKPOINT, bundles_folder, cache_folder, model_name
+from sdxl_trt.progress import Progress, silent
 
 DEFAULT_MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(
+    r"(?P<repository>\w[\w.-]*/(?![\w.-]*\.(safetensors|ckpt)$)\w[\w.-]*)"
+    r"(/(?P<file>[^@]+\.safetensors))?"
+    r"(@(?P<revision>[\w./-]+))?"
+)
+"""owner/name, owner/name/file.safetensors, and either of them @revision."""
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a MODEL: 'demo', or a path.
+def model_path(model: str, progress: Progress = silent) -> Path:
+    """Where a MODEL is: 'demo', a path, or an id on the Hugging Face hub, which is fetched unless it is here.
 
     Raises:
-        CheckpointError: a hub id, which this version does not fetch.
+        CheckpointError: the hub has no such model, or cannot be reached, or it is no SDXL.
+        OutputError: there is no room for it.
     """
     if model == "demo":
         return DEMO_CHECKPOINT
-    path = Path(model)
-    if not path.exists() and _HUB_ID.fullmatch(model):
-        raise CheckpointError(
-            f"{model} is not on this machine, and this version does not fetch models",
-            got="a hub id",
-            expected="a folder in diffusers' layout, or 'demo' for the model that comes with sdxl-trt",
-            fix=f"huggingface-cli download {model} --local-dir DIR, then give DIR; or give demo",
-        )
-    return path
+    hub = _HUB_ID.fullmatch(model)
+    if hub is None or Path(model).exists():
+        return Path(model)
+    from sdxl_trt.export.hub import fetch_model
+
+    return fetch_model(hub["repository"], file=hub["file"], revision=hub["revision"], progress=progress)
 
 
-def export_folder(model: Path) -> Path:
-    """Where a model's export is kept between builds."""
-    path = str(model.resolve())
-    return cache_folder() / "exports" / f"{model.resolve().name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+def export_folder(model: Path, vae: Path | None = None) -> Path:
+    """Where the export of a model, with another VAE or its own, is kept between builds."""
+    paths = "\n".join(str(path.resolve()) for path in (model, vae) if path)
+    digest = hashlib.sha256(paths.encode()).hexdigest()
+    return cache_folder() / "exports" / f"{model_name(model)}-{digest[:8]}"
 
 
 def newest_first() -> list[Path]:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sdxl_trt.paths import DEMO_CHECKPOINT
@@ -120,7 +121,15 @@ def test_ckpt(sdxl_trt: Command, tmp_path: Path) -> None:
 
 def test_not_a_model(sdxl_trt: Command, tmp_path: Path) -> None:
     refused_build(sdxl_trt, tmp_path / "nowhere", "no such folder")
-    refused_build(sdxl_trt, "stabilityai/stable-diffusion-xl-base-1.0", "hub id", "demo")
+
+
+def test_files_that_are_no_model(sdxl_trt: Command, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"lora_unet_x.lora_down.weight": np.zeros((1, 1), np.float32)}, tmp_path / "lora.safetensors")
+    refused_build(sdxl_trt, "lora.safetensors", "a LoRA", "original layout", "the checkpoint that it is for")
+    refused(sdxl_trt("export", "demo", "--vae", "lora.safetensors", "-o", "out"), 1, "holds no VAE", "a LoRA")
+    refused(sdxl_trt("build", "demo", "--gpu", "cpu", "--vae", "nowhere"), 1, "holds no VAE", "no such folder")
 
 
 # Building

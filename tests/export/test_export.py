@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import struct
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import single_files
 from models import NAMES, Models
 
 from sdxl_trt.errors import CheckpointError, OutputError
+from sdxl_trt.export.folder import read_component
 from sdxl_trt.export.run import export_model
 from sdxl_trt.export.safetensors import component_tensors, read_header
-from sdxl_trt.export.weights import convert, read_tensors
-from sdxl_trt.exported import read_index, weights_path
+from sdxl_trt.export.weights import convert, read_tensor
+from sdxl_trt.exported import ExportIndex, read_index, weights_path
 from sdxl_trt.files import exclusive, sha256_of
 from sdxl_trt.spec import graph_spec
 
@@ -99,24 +103,65 @@ def test_what_the_refiner_and_inpainting_need_is_in_the_graphs(models: Models) -
 
 def test_wider_weights_are_converted_once(models: Models, tmp_path: Path) -> None:
     """float32 shards for a float16 graph: one file, numbers rounded to nearest, readable as safetensors."""
-    root = models.checkpoint("v")
-    tensors = component_tensors(root, "text_encoder")
-    places = convert(root, tensors, "float16", tmp_path / "te.safetensors", "te.safetensors")
+    component = read_component(models.checkpoint("v"), "text_encoder")
+    places = convert(component.files, component.tensors, "float16", tmp_path / "te.safetensors", "te.safetensors")
     assert read_header(tmp_path, "te.safetensors") == places
-    converted = dict(read_tensors(tmp_path, places))
-    for name, array in read_tensors(root, tensors):
-        assert np.array_equal(converted[name], array.astype(np.float16))
+    for name, place in places.items():
+        converted = read_tensor({"te.safetensors": tmp_path / "te.safetensors"}, place)
+        original = read_tensor(component.files, component.tensors[name])
+        assert np.array_equal(converted, original.astype(np.float16))
 
 
-def test_a_value_beyond_float16_is_refused(models: Models, tmp_path: Path) -> None:
-    from safetensors.numpy import save_file
+def test_conversion_of_every_bfloat16(tmp_path: Path) -> None:
+    """All values that fit, subnormal ones of float16 too, rounded to nearest, ties to even, as numpy rounds float32."""
+    bits = np.arange(2**16, dtype=np.uint32)
+    values = (bits << 16).astype(np.uint32).view(np.float32)
+    fits = np.isfinite(values) & (np.abs(values) < 65520)
+    (converted,) = converted_to_float16(tmp_path, bits[fits].astype(np.uint16).tobytes(), [int(fits.sum())])
+    expected = values[fits].astype(np.float16)
+    assert np.array_equal(converted.view(np.uint16), expected.view(np.uint16))
+    assert ((np.abs(expected) > 0) & (np.abs(expected) < 2**-14)).sum() > 1000
 
-    save_file({"large": np.array([1e6], np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="large does not fit float16"):
-        convert(
-            tmp_path, read_header(tmp_path, "x.safetensors"), "float16", tmp_path / "y.safetensors", "y.safetensors"
-        )
+
+@pytest.mark.parametrize(("value", "shown"), [(2.0**17, "131072"), (np.inf, "inf"), (np.nan, "nan")])
+def test_a_value_beyond_float16_is_refused(tmp_path: Path, value: float, shown: str) -> None:
+    data = np.array([0, value], np.float32).view(np.uint16)[1::2].tobytes()
+    with pytest.raises(CheckpointError, match=f"large does not fit float16\n.*{shown}[^0-9]"):
+        converted_to_float16(tmp_path, data, [2])
     assert {path.name for path in tmp_path.iterdir()} == {"x.safetensors"}
+
+
+def converted_to_float16(folder: Path, data: bytes, shape: list[int]) -> list[np.ndarray]:
+    """A bfloat16 tensor, called large, through a file and back."""
+    header = json.dumps({"large": {"dtype": "BF16", "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    (folder / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data)
+    files = {name: folder / name for name in ("x.safetensors", "y.safetensors")}
+    tensors = read_header(folder, "x.safetensors")
+    places = convert(files, tensors, "float16", files["y.safetensors"], "y.safetensors")
+    return [read_tensor(files, ref) for ref in places.values()]
+
+
+def test_converted_weights_are_kept(tmp_path: Path) -> None:
+    """While they are whole: a second export of a graph reads what the first converted."""
+    networks = single_files.make("refiner", "bfloat16")
+    model = single_files.write_file(tmp_path / "tiny.safetensors", single_files.tensors_of(networks))
+    folder = tmp_path / "export"
+
+    def export(kept: ExportIndex | None = None) -> ExportIndex:
+        return single_files.export_only(model, folder, "text_encoder_2", kept=kept, precision="float16")
+
+    first = export()
+    ((location, weights),) = first.weights.items()
+    assert location == weights.path == "converted/text_encoder_2.float16.safetensors"
+    graph, converted = folder / first.graphs["float16"]["text_encoder_2"].file, folder / location
+    written, content = converted.stat().st_mtime_ns, graph.read_bytes()
+    graph.unlink()
+    assert export(first) == first
+    assert graph.read_bytes() == content
+    assert converted.stat().st_mtime_ns == written
+    converted.write_bytes(converted.read_bytes()[:-1] + b"x")
+    assert export(first) == first
+    assert sha256_of(converted) == weights.content.sha256
 
 
 def test_one_writer_at_a_time(models: Models, tmp_path: Path) -> None:

@@ -166,7 +166,11 @@ def test_vae(exported: tuple[Path, Path, ExportIndex]) -> None:
         rng = torch.Generator().manual_seed(slots)
         latents = torch.randn(slots, 4, *latent, generator=rng)
         pixels = torch.rand(slots, 3, *(8 * edge for edge in latent), generator=rng) * 2 - 1
-        image = vae.decode(latents / vae.config.scaling_factor).sample
+        mean, std = (
+            torch.tensor(getattr(vae.config, f"latents_{which}") or [default] * 4).view(1, 4, 1, 1)
+            for which, default in (("mean", 0.0), ("std", 1.0))
+        )
+        image = vae.decode(latents * std / vae.config.scaling_factor + mean).sample
         check(decoder.run({"latents": latents}), [image], f"vae_decoder {slots} × {latent}")
         moments = vae.encode(pixels).latent_dist.parameters
         check(encoder.run({"image": pixels}), [moments], f"vae_encoder {slots} × {latent}")

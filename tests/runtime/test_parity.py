@@ -193,17 +193,28 @@ TINY_CASES = [
 ]
 
 
-@pytest.mark.parametrize("name", ["epsilon", "v"])
+@pytest.mark.parametrize("name", ["epsilon", "v", "relative"])
 def test_latents_of_tiny_models(models: Models, name: str) -> None:
-    """Other widths, ε and v prediction, trailing spacing, end-token pooling, shards."""
+    """Other widths and blocks, ε and v prediction, trailing spacing, end-token pooling, shards."""
     ours, theirs = Pipeline.load(models.bundle(name)), diffusers_pipeline(models.checkpoint(name))
-    assert theirs.scheduler.config.prediction_type == {"epsilon": "epsilon", "v": "v_prediction"}[name]
+    assert theirs.scheduler.config.prediction_type == ("v_prediction" if name == "v" else "epsilon")
     for case in TINY_CASES:
         error = relative_error(our_latents(ours, case), their_latents(theirs, case), REQUIRED, f"{name} {case}")
         assert error <= REQUIRED
 
 
 def test_pictures_are_diffusers(ours: Pipeline, theirs: Any) -> None:
+    check_pictures(ours, theirs)
+
+
+def test_pictures_of_normalised_latents_are_diffusers(models: Models) -> None:
+    """Playground v2.5's: the VAE's latents have a mean and a deviation in each channel."""
+    theirs = diffusers_pipeline(models.checkpoint("relative"))
+    assert theirs.vae.config.latents_std is not None
+    check_pictures(Pipeline.load(models.bundle("relative")), theirs)
+
+
+def check_pictures(ours: Pipeline, theirs: Any) -> None:
     """Decoded and rounded: at most a few pixels lie so near to a rounding edge that they differ by one."""
     import torch
 

@@ -32,7 +32,10 @@ class GraphSession:
                 shape=tuple(tensor.dims),
             )
             names.append(tensor.name)
-            values.append(onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array)))
+            if array.dtype.name == "bfloat16":  # which numpy itself does not know
+                array = array.view(np.uint16)
+            make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
+            values.append(make(np.asarray(array), tensor.data_type))
         options.add_external_initializers(names, values)
         self.session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 

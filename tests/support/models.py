@@ -23,6 +23,22 @@ TINY: dict[str, dict[str, Any]] = {
     "v": {"prediction": "v_prediction", "legacy_pooling": False, "levels": 3, "shard": "400KB", "seed": 2},
     "refiner": {"refiner": True, "seed": 3},
     "inpaint": {"channels": 9, "guidance_embedding": 40, "half": True, "seed": 4},
+    # Segmind SSD-1B's blocks (its transformers differ from layer to layer, the middle has none) with the latents of
+    # Playground v2.5
+    "relative": {
+        "unet_config": {
+            "layers_per_block": 2,
+            "mid_block_type": "UNetMidBlock2D",
+            "transformer_layers_per_block": [1, [1, 2]],
+            "reverse_transformer_layers_per_block": [[1, 2, 1], 1],
+        },
+        "vae_config": {
+            "scaling_factor": 0.5,
+            "latents_mean": [-1.6574, 1.886, -1.383, 2.5155],
+            "latents_std": [8.4927, 5.9022, 6.5498, 5.2299],
+        },
+        "seed": 5,
+    },
 }
 """Tiny SDXLs with random weights: fp16 in one file, fp32 in shards, and what only later versions run."""
 

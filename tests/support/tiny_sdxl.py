@@ -20,9 +20,11 @@ def make(
     legacy_pooling: bool = True,
     half: bool = False,
     shard: str = "10GB",
+    unet_config: dict[str, Any] | None = None,
+    vae_config: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write a checkpoint of about 2 M parameters; returns `folder`."""
+    """Write a checkpoint of about 2 M parameters; returns `folder`. Configs replace what else would be in them."""
     import diffusers
     import torch
     import transformers
@@ -33,34 +35,34 @@ def make(
     encoder = transformers.CLIPTextModel(_clip_config(48, 2, "quick_gelu", eos))
     encoder_2 = transformers.CLIPTextModelWithProjection(_clip_config(80, 3, "gelu", eos, projection_dim=56))
     time_ids = 5 if refiner else 6
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=16,
-        in_channels=channels,
-        block_out_channels=(32, 48, 64)[:levels],
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")[:levels],
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")[-levels:],
-        transformer_layers_per_block=[1, 1, 2][:levels],
-        attention_head_dim=[2, 3, 4][:levels],
-        norm_num_groups=8,
-        cross_attention_dim=80 if refiner else 128,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=24,
-        projection_class_embeddings_input_dim=56 + 24 * time_ids,
-        time_cond_proj_dim=guidance_embedding,
-    )
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 16, 16, 24),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=128,
-        scaling_factor=0.4,
-        force_upcast=False,
-    )
+    unet: dict[str, Any] = {
+        "sample_size": 16,
+        "in_channels": channels,
+        "block_out_channels": (32, 48, 64)[:levels],
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")[:levels],
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")[-levels:],
+        "transformer_layers_per_block": [1, 1, 2][:levels],
+        "attention_head_dim": [2, 3, 4][:levels],
+        "norm_num_groups": 8,
+        "cross_attention_dim": 80 if refiner else 128,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 24,
+        "projection_class_embeddings_input_dim": 56 + 24 * time_ids,
+        "time_cond_proj_dim": guidance_embedding,
+    }
+    vae: dict[str, Any] = {
+        "block_out_channels": (8, 16, 16, 24),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+        "sample_size": 128,
+        "scaling_factor": 0.4,
+        "force_upcast": False,
+    }
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -68,8 +70,9 @@ def make(
         timestep_spacing="trailing",
         prediction_type=prediction,
     )
-    parts: dict[str, Any] = {"text_encoder_2": encoder_2, "tokenizer_2": tokenizers[1], "unet": unet, "vae": vae}
-    parts["scheduler"] = scheduler
+    parts: dict[str, Any] = {"text_encoder_2": encoder_2, "tokenizer_2": tokenizers[1], "scheduler": scheduler}
+    parts["unet"] = diffusers.UNet2DConditionModel(**unet | (unet_config or {}))
+    parts["vae"] = diffusers.AutoencoderKL(**vae | (vae_config or {}))
     if refiner:
         kind, extra = diffusers.StableDiffusionXLImg2ImgPipeline, {"text_encoder": None, "tokenizer": None}
         extra["requires_aesthetics_score"] = True
