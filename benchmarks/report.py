@@ -103,14 +103,19 @@ def command(name: str, measure: Callable[[int], Report], *, runs: int) -> click.
     @click.option("--runs", type=click.IntRange(1), default=runs, show_default=True, help="Of everything timed.")
     @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the JSON file.")
     def main(runs: int, output: Path) -> None:
-        disturbance = Disturbance()
-        report = measure(runs)
-        if report.timed:
-            report = replace(report, notes=(*report.notes, _quiet(disturbance.share())))
-        click.echo(report)
-        write_json(output / f"{name}.json", report.as_json())
+        publish(name, lambda: measure(runs), output)
 
     return main
+
+
+def publish(name: str, measure: Callable[[], Report], output: Path) -> None:
+    """Measure, print the table, and write `name`.json into the output folder."""
+    disturbance = Disturbance()
+    report = measure()
+    if report.timed:
+        report = replace(report, notes=(*report.notes, _quiet(disturbance.share())))
+    click.echo(report)
+    write_json(output / f"{name}.json", report.as_json())
 
 
 def _quiet(others: float) -> str:

@@ -1,0 +1,260 @@
+"""What the demo models draw, scored: prompts that training never saw, at every trained size.
+
+Ours is the project's own runtime over a CPU bundle built from the checkpoint; diffusers runs the first of the same
+prompts and seeds beside it. A picture is right if background, colours, shapes and size or position are all as the
+prompt says (`benchmarks.scorer`). Sharpness is the steepness of edges; the refiner's is set against that of the base,
+which makes all of the steps, in diffusers, which alone runs refiners so far.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.machine import usable_cpus
+from benchmarks.peer import GUIDANCE, PACKAGES, STEPS
+from benchmarks.report import RESULTS, Aim, Report, Row
+from benchmarks.scorer import Picture, Verdict, judge, read, sharpness
+from scripts.demo_model.captions import Scene, scenes
+from scripts.demo_model.pictures import BUCKETS
+from sdxl_trt.files import write_json
+from sdxl_trt.paths import DEMO_CHECKPOINT, cache_folder
+from sdxl_trt.runtime import Pipeline
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+BASE, STUDENT, REFINER = (DEMO_CHECKPOINT.name + suffix for suffix in ("", "-turbo", "-refiner"))
+KINDS = ("large", "left", "above", "small", "left", "above")
+"""Kinds of prompts, in turns: a third shows one thing."""
+BASE_RIGHT = 97.0
+STUDENT_RIGHT = {4: 90.0, 1: 75.0}
+"""Percent that should be right, the student's by steps."""
+REFINED = 1.05
+"""Edges with the refiner should be so many times as steep."""
+SOFT_ORIGINAL = (48, 48)
+SOFT = 0.7
+"""Edges of pictures from small originals should be at most so many times as steep."""
+CROP = 32
+"""Pixels cropped at the left: centres move by half of that, to the left."""
+MOVED = 8.0
+REFINER_AT = 0.8
+"""The part of the noise schedule that the base leaves to the refiner begins here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Pictures of prompts, in their order."""
+
+    asked: Sequence[Scene]
+    pictures: Sequence[Picture]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What the scorer says of each."""
+        return [judge(picture, scene) for picture, scene in zip(self.pictures, self.asked, strict=True)]
+
+    def row(self, who: str, what: str) -> Row:
+        """Percent wholly right."""
+        verdicts = self.verdicts
+        return Row(
+            who=who, what=f"right, {what}", unit="%", samples=(100 * float(np.mean([v.right for v in verdicts])),)
+        )
+
+    @property
+    def wrong(self) -> list[dict[str, Any]]:
+        """The captions that were missed, and in what."""
+        pairs = zip(self.asked, self.verdicts, strict=True)
+        return [{"caption": scene.caption, **vars(verdict)} for scene, verdict in pairs if not verdict.right]
+
+    @property
+    def sharpness(self) -> float:
+        """The mean over all pictures."""
+        return float(np.mean([sharpness(picture) for picture in self.pictures]))
+
+    @property
+    def middle(self) -> float:
+        """Where things are on average, in pixels from the left."""
+        return float(np.mean([part.centre[0] for picture in self.pictures for part in read(picture)[1]]))
+
+
+def unseen(count: int) -> list[Scene]:
+    """Held-out scenes, always the same ones."""
+    random = np.random.default_rng(300)
+    shuffled = {kind: iter(random.permutation(np.array(scenes(kind, held_out=True)))) for kind in sorted(set(KINDS))}
+    return [next(shuffled[KINDS[i % len(KINDS)]]) for i in range(count)]
+
+
+def build(checkpoint: Path) -> Pipeline:
+    """The checkpoint's CPU bundle, built if it is not there, and loaded."""
+    bundle = cache_folder() / "quality" / checkpoint.name
+    sizes = ["--sizes", "96x96..192x192", "-o", str(bundle)]
+    command = [sys.executable, "-m", "sdxl_trt", "build", str(checkpoint), "--gpu", "cpu", *sizes]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return Pipeline.load(bundle, threads=usable_cpus())
+
+
+def ours(pipeline: Pipeline, asked: Sequence[Scene], **settings: Any) -> Drawn:
+    """One picture of each scene, with its number as the seed."""
+    results = (pipeline(scene.caption, seed=seed, **settings) for seed, scene in enumerate(asked))
+    return Drawn(asked=asked, pictures=[np.asarray(result.images[0]) for result in results])
+
+
+def load_peer(checkpoint: Path) -> Any:
+    """diffusers' pipeline of a checkpoint, in float32 on the CPU."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    torch.set_num_threads(usable_cpus())
+    pipeline = DiffusionPipeline.from_pretrained(checkpoint, variant="fp16", dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def theirs(pipeline: Any, asked: Sequence[Scene], size: Size, *, refiner: Any = None) -> Drawn:
+    """The pictures of `ours` in diffusers; a refiner makes the last fifth of the steps."""
+    import torch
+
+    pictures = []
+    for seed, scene in enumerate(asked):
+        generator = torch.Generator("cpu").manual_seed(seed)
+        common = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "generator": generator}
+        common |= {"width": size[0], "height": size[1]}
+        if refiner is None:
+            image = pipeline(scene.caption, **common).images[0]
+        else:
+            latents = pipeline(scene.caption, denoising_end=REFINER_AT, output_type="latent", **common).images
+            image = refiner(scene.caption, image=latents, denoising_start=REFINER_AT, **common).images[0]
+        pictures.append(np.asarray(image))
+    return Drawn(asked=asked, pictures=pictures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One row, what it should keep, and the prompts that were missed."""
+
+    row: Row
+    aim: Aim | None = None
+    wrong: Sequence[dict[str, Any]] = ()
+
+
+def at_least(row: Row, bound: float, drawn: Drawn | None = None) -> Found:
+    """A row with a lower bound."""
+    return Found(row=row, aim=Aim(row=row, bound=bound, at_most=False), wrong=drawn.wrong if drawn else ())
+
+
+def measure_base(models: Path, asked: Sequence[Scene], sizes: Sequence[Size], beside: int) -> Iterator[Found]:
+    """The base at every size, with diffusers beside it for the first prompts; then its micro-conditioning."""
+    pipeline, peer = build(models / BASE), load_peer(models / BASE)
+    for size in sizes:
+        what = f"{_name(size)}, {STEPS} steps"
+        drawn = ours(pipeline, asked, size=size, steps=STEPS, guidance=GUIDANCE)
+        yield at_least(drawn.row("sdxl-trt", what), BASE_RIGHT, drawn)
+        compared = theirs(peer, asked[:beside], size)
+        first = Drawn(asked=asked[:beside], pictures=drawn.pictures[:beside])
+        yield Found(row=first.row("sdxl-trt", f"{what}, first {beside}"))
+        yield Found(row=compared.row("diffusers", f"{what}, first {beside}"), wrong=compared.wrong)
+    yield from measure_conditions(pipeline, asked[:beside], sizes[0])
+
+
+def measure_conditions(pipeline: Pipeline, asked: Sequence[Scene], size: Size) -> Iterator[Found]:
+    """What a small original and a crop do."""
+    common: dict[str, Any] = {"size": size, "steps": STEPS, "guidance": GUIDANCE}
+    whole = ours(pipeline, asked, **common)
+    soft = ours(pipeline, asked, original_size=SOFT_ORIGINAL, **common)
+    cropped = ours(pipeline, asked, crop_top_left=(0, CROP), **common)
+    ratio = Row(
+        who="sdxl-trt",
+        what=f"sharpness, original {_name(SOFT_ORIGINAL)} ÷ {_name(size)}",
+        unit="×",
+        samples=(soft.sharpness / whole.sharpness,),
+    )
+    yield Found(row=ratio, aim=Aim(row=ratio, bound=SOFT, at_most=True))
+    moved = Row(
+        who="sdxl-trt",
+        what=f"moved to the left by a crop of {CROP} pixels",
+        unit="px",
+        samples=(whole.middle - cropped.middle,),
+    )
+    yield at_least(moved, MOVED)
+
+
+def measure_student(models: Path, asked: Sequence[Scene], sizes: Sequence[Size]) -> Iterator[Found]:
+    """The student without guidance, at every size."""
+    pipeline = build(models / STUDENT)
+    for steps, bound in STUDENT_RIGHT.items():
+        for size in sizes:
+            drawn = ours(pipeline, asked, size=size, steps=steps, guidance=1.0)
+            yield at_least(drawn.row("sdxl-trt, student", f"{_name(size)}, steps: {steps}"), bound, drawn)
+
+
+def measure_refiner(models: Path, asked: Sequence[Scene], sizes: Sequence[Size]) -> Iterator[Found]:
+    """Base and refiner beside the base alone, at every size, in diffusers."""
+    base, refiner = load_peer(models / BASE), load_peer(models / REFINER)
+    for size in sizes:
+        alone, refined = theirs(base, asked, size), theirs(base, asked, size, refiner=refiner)
+        yield at_least(refined.row("diffusers, refiner", _name(size)), BASE_RIGHT, refined)
+        yield Found(row=Row(who="diffusers", what=f"sharpness, {_name(size)}", unit="/px", samples=(alone.sharpness,)))
+        steeper = refined.sharpness / alone.sharpness
+        what = f"sharpness ÷ the base's, {_name(size)}"
+        yield at_least(Row(who="diffusers, refiner", what=what, unit="×", samples=(steeper,)), REFINED)
+
+
+def measure_all(models: Path, asked: Sequence[Scene], sizes: Sequence[Size], beside: int) -> Iterator[Found]:
+    """Everything there is a checkpoint for."""
+    yield from measure_base(models, asked, sizes, beside)
+    if (models / STUDENT).exists():
+        yield from measure_student(models, asked, sizes)
+    if (models / REFINER).exists():
+        yield from measure_refiner(models, asked[:beside], sizes)
+
+
+def measure(models: Path, prompts: int, sizes: Sequence[Size], beside: int) -> Report:
+    """All rows; each is told as soon as it is measured."""
+    found = []
+    for each in measure_all(models, unseen(prompts), sizes, beside):
+        found.append(each)
+        click.echo(f"{each.row.who}, {each.row.what}: {each.row.median:.3g} {each.row.unit}", err=True)
+    return Report(
+        title="Quality of the demo models, on the CPU, float32",
+        settings={"unseen prompts": prompts, "guidance": GUIDANCE, "sizes": " ".join(map(_name, sizes))},
+        distributions=("sdxl-trt", "onnxruntime", "numpy", "pillow", *PACKAGES),
+        rows=[each.row for each in found],
+        aims=[each.aim for each in found if each.aim],
+        details={"wrong": {f"{each.row.who}, {each.row.what}": each.wrong for each in found if each.wrong}},
+        timed=False,
+    )
+
+
+def _name(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+@click.command("quality")
+@click.option("--models", type=click.Path(path_type=Path, exists=True), default=DEMO_CHECKPOINT.parent)
+@click.option("--prompts", type=click.IntRange(6, 300), default=300, show_default=True)
+@click.option(
+    "--beside", type=click.IntRange(6, 300), default=30, show_default=True, help="Prompts for diffusers, too."
+)
+@click.option(
+    "--size", "sizes", multiple=True, type=click.Choice([*map(_name, BUCKETS)]), help="[default: all trained]"
+)
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the JSON file.")
+def main(models: Path, prompts: int, beside: int, sizes: tuple[str, ...], output: Path) -> None:
+    """Score the demo model, its student and its refiner on unseen prompts; exit 1 if one misses its aim."""
+    chosen = [size for size in BUCKETS if not sizes or _name(size) in sizes]
+    report = measure(models, prompts, chosen, min(beside, prompts))
+    click.echo(report)
+    write_json(output / "quality.json", report.as_json())
+    sys.exit(not all(aim.met for aim in report.aims))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""All stages, one after another, and the checkpoints that come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from scripts.demo_model.checkpoint import save
+from scripts.demo_model.latents import Latents
+from scripts.demo_model.refiner import RefinerStage, refiner_config
+from scripts.demo_model.student import SCHEDULER, Solutions, StudentStage
+from scripts.demo_model.training import Run, train
+from scripts.demo_model.unet import UnetStage
+from scripts.demo_model.vae import VaeStage
+
+STEPS = {"vae": 4500, "unet": 7000, "student": 4000, "refiner": 1500}
+"""Steps of each stage, in their order."""
+REFINER_INDEX = {
+    "_class_name": "StableDiffusionXLImg2ImgPipeline",
+    "force_zeros_for_empty_prompt": False,
+    "requires_aesthetics_score": True,
+    "text_encoder": [None, None],
+    "tokenizer": [None, None],
+}
+
+
+def work(run: Run, steps: dict[str, int], address: str) -> None:
+    """Train all stages as one of the workers, who meet at `address`."""
+    if run.workers > 1:
+        torch.set_num_threads(1)
+        distributed.init_process_group("gloo", init_method=address, rank=run.rank, world_size=run.workers)
+    torch.set_flush_denormal(True)
+    vae = train(VaeStage(run, steps["vae"]), run)["vae"]
+    latents = Latents(run.folder / "latents", vae, run)
+    scaled = {"vae": {"scaling_factor": latents.scaling_factor}}
+    base = train(UnetStage(run, steps["unet"], latents), run)
+    _result(run, "sdxl-shapes", {"vae": vae, **base}, scaled)
+    solutions = Solutions(run.folder / "solutions", base, run)
+    student = train(StudentStage(run, steps["student"], solutions, base), run)
+    _result(run, "sdxl-shapes-turbo", {"vae": vae, **base, **student}, scaled | {"scheduler": SCHEDULER})
+    refiner = train(RefinerStage(run, steps["refiner"], latents, base), run)
+    parts = {"vae": vae, "text_encoder_2": base["text_encoder_2"], **refiner}
+    _result(run, "sdxl-shapes-refiner", parts, scaled | {"unet": refiner_config(), "": REFINER_INDEX})
+
+
+def _result(run: Run, name: str, parts: dict[str, nn.Module], configs: dict[str, dict[str, Any]]) -> None:
+    if run.rank == 0:
+        save(run.folder / "result" / name, parts, configs)
