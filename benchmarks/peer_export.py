@@ -76,7 +76,7 @@ def main(checkpoint: Path, target: Path, names: list[str]) -> None:
     for name in names:
         (target / name).mkdir(parents=True, exist_ok=True)
         module, inputs = load(name, checkpoint / name)
-        torch.onnx.export(module.eval(), inputs, target / name / "model.onnx", opset_version=OPSET, dynamo=False)
+        torch.onnx.export(module.eval(), inputs, str(target / name / "model.onnx"), opset_version=OPSET, dynamo=False)
 
 
 if __name__ == "__main__":
