@@ -1,4 +1,4 @@
-"""SDXL at its true size, with random weights: `python -m benchmarks.fullsize make | export | build DIR`.
+"""SDXL at its true size, with random weights: `python -m benchmarks.fullsize make | export | build | picture DIR`.
 
 Each measured command is a process of its own, watched from outside. The peer of the export is the usual way: the
 modules loaded with their weights, and torch.onnx.export's older exporter, which writes the weights again.
@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from benchmarks.fullsize_model import make
+from benchmarks.fullsize_picture import EDGE, measure_picture
 from benchmarks.report import RESULTS, Aim, Report, Row, publish
 from benchmarks.watch import Watched, watch
 from sdxl_trt.bundle import read_manifest
@@ -35,16 +36,27 @@ OUTPUT = click.option("--output", type=click.Path(path_type=Path), default=RESUL
 
 @click.group()
 def main() -> None:
-    """Work at SDXL's true size, in DIR (about 30 GB)."""
+    """Work at SDXL's true size, in DIR (about 45 GB)."""
 
 
 @main.command("make")
 @DIR
 def make_command(folder: Path) -> None:
-    """Write the checkpoints: base and refiner, random float16 weights of the true shapes in the true layout."""
-    for kind in ("base", "refiner"):
+    """Write the checkpoints: base, refiner and Turbo, random float16 weights of the true shapes in the true layout."""
+    for kind in ("base", "refiner", "turbo"):
+        if kind == "turbo":
+            _link_weights(folder / "base", folder / "turbo")
         make(folder / kind, kind)
         click.echo(f"{folder / kind}")
+
+
+def _link_weights(base: Path, turbo: Path) -> None:
+    """Turbo has base's shapes, and random values may be the same."""
+    for path in base.rglob("*.safetensors"):
+        link = turbo / path.relative_to(base)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.hardlink_to(path)
 
 
 @main.command("export")
@@ -62,6 +74,17 @@ def export_command(folder: Path, peer: bool, output: Path) -> None:
 def build_command(folder: Path, output: Path) -> None:
     """Time, memory and bytes of base's plans for one and for several compute capabilities."""
     publish("fullsize_build", lambda: measure_build(folder), output)
+
+
+@main.command("picture")
+@DIR
+@OUTPUT
+def picture_command(folder: Path, output: Path) -> None:
+    """One picture of the Turbo-like model on this CPU, beside diffusers."""
+    bundle = folder / "turbo-bundle"
+    size, log = f"{EDGE}x{EDGE}", _log(bundle)
+    watch([*CLI, "build", folder / "turbo", "--gpu", "cpu", "--size", size, "--batch", "1", "-o", bundle], log=log)
+    publish("fullsize_picture", lambda: measure_picture({"ours": bundle, "theirs": folder / "turbo"}, folder), output)
 
 
 def measure_export(folder: Path, peer: bool) -> Report:

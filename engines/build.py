@@ -19,11 +19,10 @@ from sdxl_trt.engines.compiler import Task, compile_apart
 from sdxl_trt.engines.flavours import check_buildable
 from sdxl_trt.engines.hooks import STEPS, Report
 from sdxl_trt.engines.keys import engine_key
-from sdxl_trt.engines.ort import portable_graph
+from sdxl_trt.engines.ort import store_graph
 from sdxl_trt.engines.pending import Existing
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
-from sdxl_trt.exported import weights_path
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import GraphSpec, Profile, graph_spec, model_graphs
 from sdxl_trt.version import __version__
@@ -134,14 +133,9 @@ class _Work:
         return writer.blob()
 
     def _graph(self, request: TargetRequest, spec: GraphSpec, report: Report) -> tuple[Blob, tuple[Blob, ...]]:
-        index = self.source.index
-        weights = tuple(
-            self.stored(index.weights[location].content, weights_path(self.source.folder, index, location))
-            for location in self.source.entry(spec.name, request.flavour.precision).weights
-        )
-        file = self.store.put_bytes(portable_graph(self.source, spec, request.flavour.precision))
+        file, weights = store_graph(self.source, spec, request.flavour.precision, self.store)
         accept_on_cpu(self.store.path(file), spec, self.profile, report)
-        return file, weights
+        return file, (weights,)
 
     def stored(self, blob: Blob, path: Path) -> Blob:
         """Make sure that the bundle has a file of the export, which must be what it was exported as."""

@@ -149,7 +149,7 @@ class _Sender:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         view = memoryview(data)
         for start in range(0, len(view), _CHUNK):
             self._pipe.send(bytes(view[start : start + _CHUNK]))

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 class Sink(Protocol):
     """Takes bytes, in order."""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Take all of `data`; returns its length."""
 
 
@@ -98,7 +98,7 @@ def plan_writer(trt: Any, sink: Sink) -> Any:
             super().__init__()
             self.error: OSError | None = None
 
-        def write(self, data: bytes) -> int:
+        def write(self, data: bytes | memoryview) -> int:
             try:
                 return sink.write(data)
             except OSError as error:

@@ -1,4 +1,4 @@
-"""One graph for onnxruntime: it is not compiled, only told where its weights lie in the bundle, and eased."""
+"""One graph for onnxruntime: it is not compiled, only given its weights as it uses them, and eased."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ from typing import Any
 
 import numpy as np
 
+from sdxl_trt.bundle import Blob, BlobStore
 from sdxl_trt.engines.source import Source
+from sdxl_trt.engines.weights import set_location, write_weights
 from sdxl_trt.spec import GraphSpec
 
 
-def portable_graph(source: Source, spec: GraphSpec, precision: str) -> bytes:
-    """The ONNX file of a graph whose weights files lie beside it, each under its own SHA-256.
+def store_graph(source: Source, spec: GraphSpec, precision: str, store: BlobStore) -> tuple[Blob, Blob]:
+    """Store a graph's ONNX file and its weights file, which it names by its SHA-256; returns both.
 
-    onnxruntime opens and maps them itself when it is given the path of the graph.
+    onnxruntime finds the second beside the first when it is given the first's path.
 
     Raises:
-        ExportError: the graph changed since it was exported.
+        ExportError: the graph or its weights changed since they were exported.
+        OutputError: the bundle cannot be written to, or the disk is full.
     """
     import onnx
 
     model = source.graph(spec, precision)
-    contents = {
-        location: source.index.weights[location].content for location in source.entry(spec.name, precision).weights
-    }
-    for tensor, (location, _, _) in source.external(model):
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = contents[location].sha256
+    with store.writer() as writer:
+        write_weights(onnx, source, model, writer)
+    set_location(model, writer.blob().sha256)
     ease_group_norms(onnx, model.graph)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    return store.put_bytes(model.SerializeToString(deterministic=True)), writer.blob()
 
 
 def ease_group_norms(onnx: Any, graph: Any) -> None:
@@ -41,7 +39,6 @@ def ease_group_norms(onnx: Any, graph: Any) -> None:
     the second. The numbers are the same but for rounding.
     """
     widths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
-    widths |= {node.output[0]: widths[node.input[0]] for node in graph.node if node.input and node.input[0] in widths}
     nodes = [
         new
         for node in graph.node
@@ -54,7 +51,7 @@ def ease_group_norms(onnx: Any, graph: Any) -> None:
 def _instance_norm(onnx: Any, graph: Any, node: Any, widths: dict[str, int]) -> Iterator[Any]:
     """x [N, C, …] → [N, G, C/G · …], normalised, → [N, C, …], times scale [C], plus bias [C], in the shape of x.
 
-    `widths` gives the length of every one-dimensional weight, cast or not.
+    `widths` gives the length of every one-dimensional weight.
     """
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups = attributes["num_groups"]

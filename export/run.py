@@ -17,7 +17,15 @@ from sdxl_trt.export.graph import attach_weights, strip
 from sdxl_trt.export.safetensors import TensorRef, read_header
 from sdxl_trt.export.trace import network_dtype, parameter_shapes, trace
 from sdxl_trt.export.weights import convert, match_parameters, needs_conversion, write_embedding_table
-from sdxl_trt.exported import INDEX_NAME, ExportedGraph, ExportIndex, WeightsFile, read_index, write_index
+from sdxl_trt.exported import (
+    INDEX_NAME,
+    UNFINISHED_NAME,
+    ExportedGraph,
+    ExportIndex,
+    WeightsFile,
+    read_index,
+    write_index,
+)
 from sdxl_trt.files import atomic_write, exclusive, sha256_json
 from sdxl_trt.hashes import remembered_sha256
 from sdxl_trt.progress import Progress, silent
@@ -41,7 +49,8 @@ def export_model(
 ) -> ExportIndex:
     """Write graphs of every part of a model, without copying its weights.
 
-    What an earlier export into the same folder made of the same checkpoint, with the same versions, is kept.
+    What an earlier export into the same folder made of the same checkpoint, with the same versions, is kept, even if it
+    was stopped before its end.
 
     Args:
         model: a folder in diffusers' layout, or a .safetensors file in the original one.
@@ -66,28 +75,29 @@ def export_model(
     names = [*model_graphs(checkpoint.model), *(["unet"] if bare_unet else [])]
     with exclusive(folder):
         work = _Work(checkpoint=checkpoint, tensors=tensors, folder=folder, kept=_earlier(folder, checkpoint))
+        work.keep_finished()
         for precision in precisions:
             for name in names:
                 progress(f"export {precision} {name}", 0, 1)
                 work.graph(name, precision)
                 progress(f"export {precision} {name}", 1, 1)
-        work.keep_other_precisions()
         work.write_files()
         index = work.index()
         write_index(folder, index)
+        (folder / UNFINISHED_NAME).unlink(missing_ok=True)
     return index
 
 
 def _earlier(folder: Path, checkpoint: Checkpoint) -> ExportIndex | None:
-    """A finished export of the same checkpoint made with the same libraries, if this folder holds one."""
-    if not (folder / INDEX_NAME).exists():
-        return None
-    try:
-        index = read_index(folder)
-    except ExportError:
-        return None  # of another version of this tool: exported anew
-    same = index.model == checkpoint.model and index.versions == _versions()
-    return index if same else None
+    """An export of the same checkpoint made with the same libraries, finished or not, if this folder holds one."""
+    for name in (UNFINISHED_NAME, INDEX_NAME):
+        try:
+            index = read_index(folder, name)
+        except ExportError:
+            continue  # there is none; or one of another version of this tool: exported anew
+        if index.model == checkpoint.model and index.versions == _versions():
+            return index
+    return None
 
 
 def _versions() -> dict[str, str]:
@@ -112,17 +122,19 @@ class _Work:
     places: dict[tuple[str, str], dict[str, TensorRef]] = field(default_factory=dict)
     """Where each component's tensors of each dtype are, once that is settled."""
 
-    def graph(self, name: str, precision: str) -> None:
-        """Export one graph, unless an earlier run left it whole."""
-        entry = self._kept(name, precision) or self._export(name, precision)
-        self.graphs.setdefault(precision, {})[name] = entry
-
-    def keep_other_precisions(self) -> None:
-        """What an earlier call exported in another precision stays part of the folder."""
+    def keep_finished(self) -> None:
+        """What an earlier call exported stays part of the folder, other precisions than this call's too."""
         for precision, graphs in (self.kept.graphs if self.kept else {}).items():
             for name in graphs:
                 if entry := self._kept(name, precision):
-                    self.graphs.setdefault(precision, {}).setdefault(name, entry)
+                    self.graphs.setdefault(precision, {})[name] = entry
+
+    def graph(self, name: str, precision: str) -> None:
+        """Export one graph, unless an earlier run left it whole."""
+        graphs = self.graphs.setdefault(precision, {})
+        if name not in graphs:
+            graphs[name] = self._export(name, precision)
+            write_index(self.folder, self.index(), UNFINISHED_NAME)
 
     def _kept(self, name: str, precision: str) -> ExportedGraph | None:
         entry = self.kept.graphs.get(precision, {}).get(name) if self.kept else None

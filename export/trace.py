@@ -15,7 +15,7 @@ import transformers
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sdxl_trt.errors import CheckpointError, ExportError, SdxlTrtError
+from sdxl_trt.errors import CheckpointError, ExportError, SdxlTrtError, ran_out_of_memory
 from sdxl_trt.export import modules
 from sdxl_trt.export.checkpoint import Component
 from sdxl_trt.export.graph import optimise
@@ -49,6 +49,7 @@ def trace(spec: GraphSpec, component: Component, precision: str) -> ir.Model:
 
     Raises:
         ExportError: torch could not trace it, or fixed a size that must stay free.
+        MemoryError: memory was refused.
     """
     with _fake(network_dtype(component, precision)) as fake, _quiet():
         module, prefix = _module(spec.name, component, precision)
@@ -61,6 +62,8 @@ def trace(spec: GraphSpec, component: Component, precision: str) -> ir.Model:
         except SdxlTrtError:
             raise
         except Exception as error:
+            if ran_out_of_memory(error):
+                raise
             raise ExportError(
                 f"{spec.name} could not be traced", got=f"{type(error).__name__}: {error}", fix="report this model"
             ) from error

@@ -13,6 +13,7 @@
     │   └── NoTargetForHost           a sound bundle, but nothing in it runs here
     ├── SchedulerError                the scheduler config asks for something that has no linear table
     ├── OutputError                   a result cannot be written where it was asked for
+    ├── OutOfMemory                   memory that is needed was refused, or will be
     └── RunError                      engines ran and gave something unusable (NaN, infinity)
 
 A message has four parts, so that nobody has to guess: what failed, what was got, what was expected, how to fix it.
@@ -112,6 +113,17 @@ class SchedulerError(SdxlTrtError):
 
 class OutputError(SdxlTrtError):
     """A result cannot be written where it was asked for."""
+
+
+class OutOfMemory(SdxlTrtError):
+    """Memory that is needed was refused, or will be."""
+
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error is a MemoryError, or came of one."""
+    while error and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class RunError(SdxlTrtError):

@@ -24,6 +24,8 @@ from sdxl_trt.files import write_json
 from sdxl_trt.spec import SPEC_VERSION, ModelSpec
 
 INDEX_NAME = "export.json"
+UNFINISHED_NAME = "unfinished.json"
+"""The same index while an export runs, or where it was stopped: it names the graphs that are done."""
 EXPORT_SCHEMA = 1
 
 
@@ -65,24 +67,24 @@ class ExportIndex:
     """Everything else in the folder that a bundle needs, by path relative to it."""
 
 
-def write_index(folder: Path, index: ExportIndex) -> None:
+def write_index(folder: Path, index: ExportIndex, name: str = INDEX_NAME) -> None:
     """Write export.json atomically; every file it names must be in place."""
-    write_json(folder / INDEX_NAME, dataclasses.asdict(index))
+    write_json(folder / name, dataclasses.asdict(index))
 
 
-def read_index(folder: Path) -> ExportIndex:
+def read_index(folder: Path, name: str = INDEX_NAME) -> ExportIndex:
     """Read export.json.
 
     Raises:
         ExportError: it is missing, damaged, or of another version.
     """
-    path = folder / INDEX_NAME
+    path = folder / name
     try:
         index = decode(ExportIndex, loads(path.read_bytes(), max_bytes=2**26))
     except OSError as error:
         raise ExportError(
             f"{folder} is not an export folder",
-            got=f"{INDEX_NAME}: {error.strerror}",
+            got=f"{name}: {error.strerror}",
             expected="a folder that `sdxl-trt export` finished",
             fix=f"sdxl-trt export MODEL -o {folder}",
         ) from error

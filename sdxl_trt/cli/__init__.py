@@ -6,11 +6,11 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from sdxl_trt.errors import SdxlTrtError
+from sdxl_trt.errors import OutOfMemory, SdxlTrtError, ran_out_of_memory
 from sdxl_trt.version import __version__
 
 COMMANDS = {
@@ -26,6 +26,8 @@ COMMANDS = {
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+_MORE_MEMORY = "free memory, or raise the limit on it, and run the same command again: what is finished is kept"
 
 
 class _Lazy(click.Group):
@@ -80,8 +82,18 @@ def main() -> None:
             error.show()
         sys.exit(error.exit_code)
     except SdxlTrtError as error:
-        if "--json" in sys.argv:
-            print_json(error.as_dict())
-        else:
-            click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_status)
+        _fail(error)
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        _fail(
+            OutOfMemory("there is not enough memory", got=f"{type(error).__name__} {error}".strip(), fix=_MORE_MEMORY)
+        )
+
+
+def _fail(error: SdxlTrtError) -> NoReturn:
+    if "--json" in sys.argv:
+        print_json(error.as_dict())
+    else:
+        click.echo(f"error: {error}", err=True)
+    sys.exit(error.exit_status)

@@ -16,6 +16,7 @@ from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.run import SIZE
 from sdxl_trt.errors import FlavourUnavailable, UsageError
 from sdxl_trt.files import check_writable
+from sdxl_trt.memory import check_memory
 from sdxl_trt.paths import bundles_folder
 from sdxl_trt.progress import Progress
 from sdxl_trt.spec import Profile, parse_size
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from sdxl_trt.exported import ExportIndex
 
 Size = tuple[int, int]
+
+EXPORT_MEMORY = 10**9
+"""Bytes: at full size an export has 0.72 GB resident at its peak (benchmarks/fullsize.py)."""
 
 MODEL = click.argument("model", default=DEFAULT_MODEL)
 VAE = click.option(
@@ -71,12 +75,13 @@ def _export(
     bare_unet: bool = False,
 ) -> tuple[Path, ExportIndex]:
     """The folder of an export, by default the one that is kept between builds, and what is in it."""
+    check_memory("an export", EXPORT_MEMORY)
     try:
         from sdxl_trt.export.run import export_model
     except ImportError as error:
         raise FlavourUnavailable(
             "this installation cannot export models",
-            got=f"no module {error.name}",
+            got=str(error),
             expected="torch, diffusers and transformers, which exporting alone needs",
             fix="pip install 'sdxl-trt[export]'",
         ) from error

@@ -157,6 +157,7 @@ def export_only(
     checkpoint = open_checkpoint(model, vae)
     tensors = {name: matched(checkpoint, name) for name in checkpoint.components}
     work = _Work(checkpoint=checkpoint, tensors=tensors, folder=folder, kept=kept)
+    work.keep_finished()
     for graph in graphs:
         work.graph(graph, precision)
     work.write_files()
