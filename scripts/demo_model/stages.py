@@ -15,7 +15,7 @@ from scripts.demo_model.training import Run, train
 from scripts.demo_model.unet import UnetStage
 from scripts.demo_model.vae import VaeStage
 
-STEPS = {"vae": 4500, "unet": 9000, "student": 4000, "refiner": 1500}
+STEPS = {"vae": 4500, "unet": 12000, "student": 4000, "refiner": 1500}
 """Steps of each stage, in their order."""
 REFINER_INDEX = {
     "_class_name": "StableDiffusionXLImg2ImgPipeline",

@@ -20,7 +20,7 @@ TIMESTEPS = 1000
 FEW_TOKENS = 24
 """Longer than any caption: what follows is padding, which is left out until `ALL_TOKENS` of the steps are done."""
 ALL_TOKENS = 0.85
-MOST_SHARDS = 5 * FIRST_SHARDS
+MOST_SHARDS = 10 * FIRST_SHARDS
 STEPS_PER_SHARD = 100
 """A new shard joins the training set after so many steps."""
 
