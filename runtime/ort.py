@@ -19,6 +19,13 @@ _DTYPES = {
 }
 
 
+_PACKED = 2**30
+"""Bytes of weights up to which they are packed as the matrix products read them, which copies them into memory.
+
+Larger ones stay mapped: full-size SDXL's would take 12 GB more, and save a tenth of the time (benchmarks/fullsize.py).
+"""
+
+
 class OrtEngine:
     """One graph in an onnxruntime session.
 
@@ -38,7 +45,8 @@ class OrtEngine:
         self.outputs = {tensor.name: tensor for tensor in entry.outputs}
         for weights in entry.weights:  # the graph names them by their hash, and they lie beside it
             store.verify(weights, f"the weights of {name}")
-        self._session = _session(store.verify(entry.file, f"the graph {name}"), name, threads)
+        packed = sum(weights.bytes for weights in entry.weights) <= _PACKED
+        self._session = _session(store.verify(entry.file, f"the graph {name}"), name, threads, packed=packed)
         check_signature(f"the inputs of {name}", entry.inputs, _signature(self._session.get_inputs()))
         check_signature(f"the outputs of {name}", entry.outputs, _signature(self._session.get_outputs()))
 
@@ -75,7 +83,7 @@ class OrtBinding:
             ) from error
 
 
-def _session(path: Path, name: str, threads: int | None) -> Any:
+def _session(path: Path, name: str, threads: int | None, *, packed: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -84,6 +92,7 @@ def _session(path: Path, name: str, threads: int | None) -> Any:
     options.log_severity_level = 3  # errors; they are raised as well
     # Steps are short: threads that sleep at once are a third slower, threads that spin for longer starve the others.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base but this
