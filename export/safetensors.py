@@ -1,21 +1,14 @@
-"""Where each tensor of a checkpoint lies, without reading any of them.
-
-Format: an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data
-(https://github.com/huggingface/safetensors#format).
-"""
+"""Where each tensor of a checkpoint lies, without reading any of them."""
 
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
-
-from sdxl_trt.decode import DecodeError, loads
+from sdxl_trt import safetensors
 from sdxl_trt.errors import CheckpointError
+from sdxl_trt.safetensors import StoredTensor
 
 DTYPES = {"F16": "float16", "F32": "float32", "BF16": "bfloat16"}
 """safetensors' names of the dtypes that weights come in, and numpy's (ml_dtypes' for bfloat16)."""
@@ -51,18 +44,16 @@ def read_header(root: Path, location: str) -> dict[str, TensorRef]:
     Raises:
         CheckpointError: the file is missing, cut short, or its header contradicts its size or itself.
     """
-    size, header = _header(root / location)
     return {
         name: TensorRef(
             name=name,
             location=location,
-            offset=8 + size + entry["data_offsets"][0],
-            length=entry["data_offsets"][1] - entry["data_offsets"][0],
-            dtype=DTYPES.get(entry["dtype"], entry["dtype"]),
-            shape=tuple(entry["shape"]),
+            offset=tensor.offset,
+            length=tensor.length,
+            dtype=DTYPES.get(tensor.dtype, tensor.dtype),
+            shape=tensor.shape,
         )
-        for name, entry in header.items()
-        if name != "__metadata__"
+        for name, tensor in _header(root / location)[0].items()
     }
 
 
@@ -72,26 +63,19 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: as `read_header`.
     """
-    metadata: dict[str, str] = _header(path)[1].get("__metadata__", {})
-    return metadata
+    return _header(path)[1]
 
 
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """A header's length in bytes, and the header."""
+def _header(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     try:
-        with safetensors.safe_open(path, framework="numpy"):  # refuses whatever does not add up
-            pass
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header: dict[str, Any] = loads(file.read(size), max_bytes=size)
-    except (OSError, safetensors.SafetensorError, DecodeError) as error:
+        return safetensors.read_header(path)
+    except safetensors.SafetensorsError as error:
         raise CheckpointError(
             f"{path} cannot be read as safetensors",
             got=str(error),
             expected="a whole file, as its author published it",
             fix="download it again and compare its size or checksum",
         ) from error
-    return size, header
 
 
 def component_tensors(root: Path, component: str) -> dict[str, TensorRef]:

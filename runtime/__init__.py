@@ -4,11 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdxl_trt.runtime.pipeline import Pipeline, Result
+    from sdxl_trt.runtime.prompts.embeds import PromptEmbeds
     from sdxl_trt.runtime.request import Request, Resolved
 
-__all__ = ["Pipeline", "Request", "Resolved", "Result"]
+__all__ = ["Pipeline", "PromptEmbeds", "Request", "Resolved", "Result"]
 
-_HOMES = {"Pipeline": "pipeline", "Result": "pipeline", "Request": "request", "Resolved": "request"}
+_HOMES = {
+    "Pipeline": "pipeline",
+    "PromptEmbeds": "prompts.embeds",
+    "Request": "request",
+    "Resolved": "request",
+    "Result": "pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sdxl_trt.bundle import BlobStore, EngineEntry, Manifest, Target, read_manifest
 from sdxl_trt.errors import BundleError, UsageError
-from sdxl_trt.runtime.conditioning import TextEncoder
 from sdxl_trt.runtime.engine import Engine
 from sdxl_trt.runtime.host import target_for_host
 from sdxl_trt.runtime.ort import OrtEngine
+from sdxl_trt.runtime.prompts.encoder import TextEncoder
 from sdxl_trt.runtime.tokenizer import Tokenizer
 from sdxl_trt.spec import ModelSpec, TextEncoderSpec, graph_spec
 from sdxl_trt.spec.graphs import LATENT_CHANNELS

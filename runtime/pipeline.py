@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.errors import RunError, UsageError
 from sdxl_trt.progress import Progress, silent
-from sdxl_trt.runtime.conditioning import Conditioner
+from sdxl_trt.runtime.conditioning import Conditioner, Prompt
 from sdxl_trt.runtime.device import Device, HostDevice
 from sdxl_trt.runtime.engine import Caller
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.prompts.embeds import Pairs, PromptEmbeds, blend, check_pairs
+from sdxl_trt.runtime.prompts.emphasis import OFF, check_weighting
+from sdxl_trt.runtime.prompts.inversion import read_inversion
+from sdxl_trt.runtime.prompts.layers import check_clip_skip
 from sdxl_trt.runtime.request import Pair, Request, Resolved, check_noise, resolve
 from sdxl_trt.runtime.samplers import make_table
 from sdxl_trt.runtime.slots import SlotRequest
@@ -49,7 +53,8 @@ class Pipeline:
     def __init__(self, loaded: Loaded, device: Device) -> None:
         self.model, self.target = loaded.model, loaded.target
         self._device = device
-        self._condition = Conditioner(loaded.encoders, device, zero_negative=loaded.model.zero_negative)
+        most = loaded.target.profile.tokens.max
+        self._condition = Conditioner(loaded.encoders, device, model=loaded.model, most_tokens=most)
         self._step = loaded.step
         self._decode = Caller(loaded.decoder, device)
         self._loop: tuple[tuple[int, ...], Loop] | None = None
@@ -73,11 +78,15 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: str,
+        prompt: str | None = None,
         *,
         prompt_2: str | None = None,
         negative_prompt: str | None = None,
         negative_prompt_2: str | None = None,
+        prompt_embeds: PromptEmbeds | None = None,
+        negative_prompt_embeds: PromptEmbeds | None = None,
+        weighting: str = OFF,
+        clip_skip: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         guidance_rescale: float = 0.0,
@@ -100,6 +109,10 @@ class Pipeline:
             prompt_2=prompt_2,
             negative_prompt=negative_prompt,
             negative_prompt_2=negative_prompt_2,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            weighting=weighting,
+            clip_skip=clip_skip,
             steps=steps,
             guidance=guidance,
             guidance_rescale=guidance_rescale,
@@ -148,6 +161,46 @@ class Pipeline:
             pictures = self._pictures(latents, settings, progress) if output == "image" else []
         return Result(images=pictures, latents=latents, seeds=settings.seeds, settings=settings)
 
+    def encode(
+        self, prompt: str | Pairs, *, prompt_2: str | None = None, weighting: str = OFF, clip_skip: int | None = None
+    ) -> PromptEmbeds:
+        """Encode a prompt, or several into one, to be given as prompt_embeds or negative_prompt_embeds.
+
+        Args:
+            prompt: text; or texts and how much of each goes into the blend: [("a cat", 0.7), ("a dog", 0.3)].
+            prompt_2: for the second text encoder, of every text; the prompt where not given or empty.
+            weighting, clip_skip: as in `Request`; give clip_skip for a negative prompt too where it shall have it.
+
+        Raises:
+            UsageError: a setting that cannot be used.
+            PromptTooLong: more tokens than the engines take.
+            RunError: an engine failed.
+        """
+        pairs = check_pairs(prompt)
+        skipped, weighting = check_clip_skip(clip_skip, self.model), check_weighting(weighting)
+        prompts = [Prompt(texts=(text, prompt_2 or text), clip_skip=skipped) for text, _ in pairs]
+        with self._lock:
+            encoded = self._condition.encode(prompts, weighting)
+        return blend(encoded, [weight for _, weight in pairs])
+
+    def load_textual_inversion(self, path: str | Path, token: str | None = None) -> str:
+        """Read a learned word (.safetensors) for the prompts of all later calls; its vectors need no other engines.
+
+        Args:
+            path: the file; see `sdxl_trt.runtime.prompts.inversion` for what may be in it.
+            token: the word; what the file calls it, or else its file name, when not given.
+
+        Returns:
+            The word.
+
+        Raises:
+            UsageError: the file cannot be read, is for other text encoders, or the word means something already.
+        """
+        inversion = read_inversion(Path(path), self.model.text_encoders, token)
+        with self._lock:
+            self._condition.add(inversion)
+        return inversion.name
+
     def _requests(self, settings: Resolved, starts: NDArray[np.float32] | None) -> list[SlotRequest]:
         """One slot's work for each picture. The table comes first: it may refuse, and costs nothing."""
         table = make_table(self.model.scheduler, settings.steps, settings.sampler)
@@ -168,7 +221,7 @@ class Pipeline:
 
     def _denoise(self, settings: Resolved, requests: list[SlotRequest], progress: Progress) -> NDArray[np.float32]:
         """Final latents [N, 4, h, w]; a picture joins the loop as soon as there is room."""
-        loop = self._loop_for(settings, len(requests))
+        loop = self._loop_for(settings, len(requests), tokens=len(requests[0].prompt.text))
         latents = np.empty((len(requests), *settings.latent_shape), np.float32)
         waiting, running = list(range(len(requests))), dict[int, int]()
         total, done = sum(request.table.evaluations for request in requests), 0
@@ -189,12 +242,14 @@ class Pipeline:
         _check_finite(latents, "denoising", settings)
         return latents
 
-    def _loop_for(self, settings: Resolved, images: int) -> Loop:
-        """The loop for a size, kept until another is needed. Where shapes are recorded, always the same slots."""
+    def _loop_for(self, settings: Resolved, images: int, *, tokens: int) -> Loop:
+        """The loop for a size and a number of tokens, kept until another is needed.
+
+        Where shapes are recorded, it always has the same slots.
+        """
         most = self.target.profile.slots.max
         slots = most if self._device.captures else min(images, most)
         _, height, width = settings.latent_shape
-        tokens = self.model.text_encoders[0].tokens
         key = (slots, height, width, tokens)
         if self._loop is None or self._loop[0] != key:
             loop = Loop(self._step, self._device, slots=slots, height=height, width=width, tokens=tokens)

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from sdxl_trt.errors import UsageError
 from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.prompts.embeds import PromptEmbeds, check_embeds
+from sdxl_trt.runtime.prompts.emphasis import OFF, check_weighting
+from sdxl_trt.runtime.prompts.layers import check_clip_skip
 from sdxl_trt.spec import LATENT_SCALE, ModelSpec, Profile
 
 DEFAULT_STEPS = 30
@@ -33,13 +36,26 @@ class Request:
     Names follow diffusers, but sizes are (width, height) in pixels, where diffusers has (height, width).
     """
 
-    prompt: str
+    prompt: str | None = None
+    """Needed unless prompt_embeds are given."""
     prompt_2: str | None = None
     """For the second text encoder; the prompt where not given or empty."""
     negative_prompt: str | None = None
     """None is not the same as empty text: most models then take zeros (ModelSpec.zero_negative)."""
     negative_prompt_2: str | None = None
     """For the second text encoder; the negative prompt where not given or empty. Ignored where that gives zeros."""
+    prompt_embeds: PromptEmbeds | None = None
+    """Instead of prompt and prompt_2."""
+    negative_prompt_embeds: PromptEmbeds | None = None
+    """Instead of negative_prompt and negative_prompt_2."""
+    weighting: str = OFF
+    """How brackets weight words (`sdxl_trt.runtime.prompts.emphasis.WEIGHTINGS`); 'a1111' for A1111's syntax.
+
+    Off here, so that every prompt gives what it gives in diffusers, which reads `(` as text and is what Python programs
+    come from. On in `sdxl-trt run`, whose prompts people type, and paste from pictures that A1111 made.
+    """
+    clip_skip: int | None = None
+    """Further layers of the text encoders to leave out, as diffusers counts and, as there, for the prompt alone."""
     steps: int | None = None
     guidance: float | None = None
     """How far to go from the negative prompt's output to the prompt's and beyond; 1 and below: guidance is off."""
@@ -81,6 +97,10 @@ class Resolved:
     prompt_2: str
     negative_prompt: str | None
     negative_prompt_2: str | None
+    prompt_embeds: PromptEmbeds | None
+    negative_prompt_embeds: PromptEmbeds | None
+    weighting: str
+    clip_skip: int
     steps: int
     guidance: float
     guidance_rescale: float
@@ -117,13 +137,21 @@ def resolve(request: Request, model: ModelSpec, profile: Profile, *, images: int
     size = _size("size", request.size, default_size(model, profile))
     profile.check_size(size)
     micro, negative_micro = _micro_conditions(request, size)
-    prompt = _text("prompt", request.prompt)
+    texts, negative_texts = (request.prompt, request.prompt_2), (request.negative_prompt, request.negative_prompt_2)
+    prompt_embeds = check_embeds("prompt", request.prompt_embeds, texts, model, profile)
+    prompt = _text("prompt", request.prompt) if prompt_embeds is None else ""
     guidance = DEFAULT_GUIDANCE if request.guidance is None else request.guidance
     return Resolved(
         prompt=prompt,
         prompt_2=_optional_text("prompt_2", request.prompt_2) or prompt,
         negative_prompt=_optional_text("negative_prompt", request.negative_prompt),
         negative_prompt_2=_optional_text("negative_prompt_2", request.negative_prompt_2),
+        prompt_embeds=prompt_embeds,
+        negative_prompt_embeds=check_embeds(
+            "negative_prompt", request.negative_prompt_embeds, negative_texts, model, profile
+        ),
+        weighting=check_weighting(request.weighting),
+        clip_skip=check_clip_skip(request.clip_skip, model),
         steps=_integer("steps", DEFAULT_STEPS if request.steps is None else request.steps, least=1),
         guidance=_number("guidance", guidance, most=_MOST_GUIDANCE),
         guidance_rescale=_number("guidance_rescale", request.guidance_rescale, most=1.0),

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as Backend
 
-from sdxl_trt.errors import BundleError, PromptTooLong, UsageError
+from sdxl_trt.errors import BundleError, UsageError
 from sdxl_trt.spec.model import TextEncoderSpec
 
-_ENDS = 2  # positions that the start and the end token take
 _POOLING = ("argmax", "eos")
 
 
@@ -35,42 +34,31 @@ class Tokenizer:
         self._spec = spec
         self._backend = _load(tokenizer_json, spec)
 
-    def encode(self, prompt: str) -> NDArray[np.int32]:
-        """Token ids, int32 `[tokens]`: start token, prompt, end token, and padding to the encoder's length.
+    @property
+    def comma(self) -> int | None:
+        """The id of a comma that ends a word, where the vocabulary has one."""
+        comma: int | None = self._backend.token_to_id(",</w>")
+        return comma
 
-        As in transformers, a special token that is spelt out in the prompt becomes that token, and control
-        characters are characters like others.
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a text (as of `check_text`), without start and end.
 
-        Raises:
-            PromptTooLong: it has more tokens than fit; the message quotes what would have to go.
-            UsageError: it is no text, or holds half a surrogate pair, which has no UTF-8 form.
+        As in transformers, a special token that is spelt out in the text becomes that token, and control characters
+        are characters like others.
         """
-        encoding = self._backend.encode(_checked(prompt), add_special_tokens=False)
-        if len(encoding.ids) > self._spec.tokens - _ENDS:
-            raise self._too_long(prompt, encoding)
-        ids = np.full(self._spec.tokens, self._spec.pad, np.int32)
-        used = [self._spec.bos, *encoding.ids, self._spec.eos]
-        ids[: len(used)] = used
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def pool_index(self, ids: NDArray[np.int32]) -> int:
         """The position whose hidden state is pooled, of ids `[tokens]`.
 
         'argmax' is the place of the largest id, which in CLIP's own vocabulary is the end token (and in a
-        vocabulary with added tokens need not be); 'eos' is the first end token, or 0 if there is none.
+        vocabulary with added tokens need not be); 'eos' is the first end token, or 0 if there is none. Ids beyond the
+        vocabulary are never it: transformers' argmax takes them, and calls that wrong itself (its pull request
+        24773); A1111 and those who train textual inversions with kohya-ss/sd-scripts pool at the end token.
         """
-        return int(np.argmax(ids if self._spec.pool_at == "argmax" else ids == self._spec.eos))
-
-    def _too_long(self, prompt: str, encoding: Any) -> PromptTooLong:
-        room = self._spec.tokens - _ENDS
-        # Several tokens may share one character; one that is not read whole is dropped whole.
-        dropped = prompt[encoding.offsets[room][0] :]
-        return PromptTooLong(
-            f"the prompt is too long for {self._spec.name}",
-            got=f"{len(encoding.ids)} tokens, of which these would be dropped: {dropped!r}",
-            expected=f"at most {room} tokens ({self._spec.tokens} positions, of which start and end take {_ENDS})",
-            fix="shorten the prompt; prompts of any length come in a later version",
-        )
+        known = np.where(ids < self._spec.vocabulary, ids, -1)
+        return int(np.argmax(known if self._spec.pool_at == "argmax" else known == self._spec.eos))
 
 
 def _load(tokenizer_json: bytes, spec: TextEncoderSpec) -> Any:
@@ -101,7 +89,12 @@ def _not_usable(spec: TextEncoderSpec, got: str, expected: str) -> BundleError:
     )
 
 
-def _checked(prompt: str) -> str:
+def check_text(prompt: object) -> None:
+    """Refuse what no tokenizer reads.
+
+    Raises:
+        UsageError: it is no text, or holds half a surrogate pair, which has no UTF-8 form.
+    """
     if not isinstance(prompt, str):
         raise UsageError(
             "the prompt is not text",
@@ -118,4 +111,3 @@ def _checked(prompt: str) -> str:
             expected="text that has a UTF-8 form",
             fix="decode the prompt's source as the encoding it is in",
         ) from error
-    return prompt

@@ -97,6 +97,14 @@ def _export(
 @click.option("--size", type=SIZE, help="The one size to build for.")
 @click.option("--sizes", help="MIN..MAX, as 512x512..1536x1536.  [default: half to one and a half of the model's]")
 @click.option("--batch", type=int, default=4, show_default=True, help="Most pictures denoised at once.")
+@click.option(
+    "--prompt-chunks",
+    "chunks",
+    type=click.IntRange(1, 100),
+    default=4,
+    show_default=True,
+    help="Longest prompt, in chunks of 75 tokens.",
+)
 @VAE
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle folder.  [default: the data folder]")
 @json_option
@@ -107,6 +115,7 @@ def build_command(
     size: Size | None,
     sizes: str | None,
     batch: int,
+    chunks: int,
     vae: Path | None,
     output: Path | None,
     as_json: bool,
@@ -120,7 +129,7 @@ def build_command(
     from sdxl_trt.engines.flavours import check_buildable
     from sdxl_trt.engines.targets import resolve_targets
 
-    make_profile((1024, 1024), size, sizes, batch)  # refuses what cannot be before minutes of work
+    make_profile((1024, 1024), size, sizes, batch, chunks)  # refuses what cannot be before minutes of work
     if output:
         check_writable(output / "bundle.json")
     requests = resolve_targets(gpus, flavour)
@@ -130,13 +139,13 @@ def build_command(
     with shown_progress() as progress:
         precisions = dict.fromkeys(request.flavour.precision for request in requests)
         export, index = _export(model, None, list(precisions), progress, vae=vae)
-        profile = make_profile(index.model.native_size, size, sizes, batch)
+        profile = make_profile(index.model.native_size, size, sizes, batch, chunks)
         bundle = output or bundles_folder() / f"{index.model.name}-{index.model.content[:8]}"
         manifest = build(export, bundle, requests, profile=profile, progress=progress)
     _report(bundle, manifest, time.monotonic() - started, as_json)
 
 
-def make_profile(native: Size, size: Size | None, sizes: str | None, batch: int) -> Profile:
+def make_profile(native: Size, size: Size | None, sizes: str | None, batch: int, chunks: int) -> Profile:
     """The profile of the size options; best at the model's own size where that is in the range.
 
     Raises:
@@ -145,16 +154,16 @@ def make_profile(native: Size, size: Size | None, sizes: str | None, batch: int)
     if size and sizes:
         raise UsageError("give --size or --sizes, not both", fix="--sizes 512x512..1536x1536")
     if size:
-        return Profile.make(smallest=size, best=size, largest=size, batch=batch)
+        return Profile.make(smallest=size, best=size, largest=size, batch=batch, chunks=chunks)
     if sizes is None:
         smallest, largest = ((native[0] * n // 16 * 8, native[1] * n // 16 * 8) for n in (1, 3))
-        return Profile.make(smallest=smallest, best=native, largest=largest, batch=batch)
+        return Profile.make(smallest=smallest, best=native, largest=largest, batch=batch, chunks=chunks)
     least, separator, most = sizes.partition("..")
     if not separator:
         raise UsageError("--sizes cannot be read", got=sizes, expected="MIN..MAX", fix="--sizes 512x512..1536x1536")
     low, high = parse_size(least), parse_size(most)
     best = (min(max(native[0], low[0]), high[0]), min(max(native[1], low[1]), high[1]))
-    return Profile.make(smallest=low, best=best, largest=high, batch=batch)
+    return Profile.make(smallest=low, best=best, largest=high, batch=batch, chunks=chunks)
 
 
 def _report(bundle: Path, manifest: Manifest, seconds: float, as_json: bool) -> None:

@@ -13,6 +13,7 @@ import click
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.models import newest_first
 from sdxl_trt.cli.progress import shown_progress
+from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
 from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.errors import NoTargetForHost, OutputError, UsageError
 from sdxl_trt.files import atomic_write, check_writable
@@ -63,6 +64,7 @@ SIZE, CORNER = SizeType(), CornerType()
 @click.option("--prompt-2", help="Prompt for the second text encoder.  [default: the prompt]")
 @click.option("--negative-prompt", help="What to keep away from. Empty text is not the same as none.")
 @click.option("--negative-prompt-2", help="The same for the second text encoder.")
+@prompt_options
 @click.option("--size", type=SIZE, help="Width and height in pixels.  [default: the model's own]")
 @click.option("--steps", type=int, help="Denoising steps.  [default: 30]")
 @click.option("--guidance", type=float, help="Guidance scale; 1 or less turns it off.  [default: 5]")
@@ -84,6 +86,7 @@ def run_command(
     output: Path | None,
     seed: tuple[int, ...],
     images: int | None,
+    embedding: tuple[Word, ...],
     threads: int | None,
     as_json: bool,
     **settings: Any,
@@ -96,10 +99,11 @@ def run_command(
     _check_target(target)
     request = Request(prompt=prompt, seed=_seeds(seed, images), **settings)
     pipeline, folder = _load(bundle, threads)
+    words = load_words(pipeline, embedding)
     loaded = time.monotonic()
     with shown_progress(quiet=True) as progress:
         result = pipeline.run(request, progress=progress)
-    files = _write(result, pipeline, target)
+    files = _write(result, pipeline, target, words)
     report = {
         "bundle": str(folder),
         "target": pipeline.target.name,
@@ -162,7 +166,7 @@ def _check_target(target: Path) -> None:
     check_writable(target)
 
 
-def _write(result: Result, pipeline: Pipeline, target: Path) -> list[Path]:
+def _write(result: Result, pipeline: Pipeline, target: Path, words: dict[str, str]) -> list[Path]:
     import numpy as np
 
     from sdxl_trt.runtime.png import Parameters, encode_png
@@ -170,7 +174,7 @@ def _write(result: Result, pipeline: Pipeline, target: Path) -> list[Path]:
     files = []
     for image, seed in zip(result.images, result.seeds, strict=True):
         file = target if len(result.seeds) == 1 else target.with_stem(f"{target.stem}-{seed}")
-        shown = _shown(result.settings, seed, pipeline)
+        shown = _shown(result.settings, seed, pipeline) | prompt_settings(result.settings, words)
         parameters = Parameters(
             prompt=result.settings.prompt, negative_prompt=result.settings.negative_prompt or "", settings=shown
         )

@@ -38,7 +38,7 @@ def slot_request(loaded: Loaded, seed: int, *, steps: int, guidance: float) -> S
     """What the pipeline makes of these settings."""
     asked = request.Request(prompt=PROMPT, seed=seed, steps=steps, guidance=guidance)
     settings = request.resolve(asked, loaded.model, loaded.target.profile)
-    prompt, negative = Conditioner(loaded.encoders, HostDevice(), zero_negative=loaded.model.zero_negative)(settings)
+    prompt, negative = Conditioner(loaded.encoders, HostDevice(), model=loaded.model, most_tokens=308)(settings)
     return SlotRequest(
         table=make_table(loaded.model.scheduler, steps),
         noise=TorchGenerator(seed).normal(settings.latent_shape),

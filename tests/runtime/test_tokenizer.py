@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import sdxl_trt
-from sdxl_trt.errors import BundleError, CheckpointError, PromptTooLong, UsageError
+from sdxl_trt.errors import BundleError, CheckpointError, UsageError
 from sdxl_trt.export.tokenizers import CanonicalTokenizer, canonical_tokenizer
-from sdxl_trt.runtime.tokenizer import Tokenizer
+from sdxl_trt.runtime.prompts.chunks import Chunker
+from sdxl_trt.runtime.tokenizer import Tokenizer, check_text
 from sdxl_trt.spec.model import TextEncoderSpec
 
 DEMO = Path(next(iter(sdxl_trt.__path__))) / "demo" / "sdxl-shapes"
@@ -110,6 +111,18 @@ def load(folder: Path, **changes: Any) -> Tokenizer:
     return Tokenizer(made.json, spec_for(made, **changes))
 
 
+def encode(folder: Path, prompt: str, **changes: Any) -> np.ndarray[Any, Any]:
+    """The ids of a prompt [chunks, tokens], as they go into the text encoder."""
+    return laid_out(load(folder, **changes), spec_for(canonical_tokenizer(folder), **changes), prompt)
+
+
+def laid_out(tokenizer: Tokenizer, spec: TextEncoderSpec, prompt: str) -> np.ndarray[Any, Any]:
+    chunker = Chunker(spec, None)
+    for token in tokenizer.tokens(prompt):
+        chunker.add((token,), 1.0)
+    return np.array([chunk.ids for chunk in chunker.finish()], np.int32)
+
+
 def reference(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
@@ -117,25 +130,26 @@ def reference(folder: Path) -> Any:
 
 
 def assert_ids_are_transformers(folder: Path, prompts: list[str], enough: int) -> None:
-    """Equal ids where the prompt fits, and refused exactly where transformers would truncate."""
+    """Equal ids where the prompt fits, and in further chunks what transformers would truncate."""
     ours, theirs = load(folder), reference(folder)
+    spec = spec_for(canonical_tokenizer(folder))
     expected = theirs(prompts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="np")[
         "input_ids"
     ]
-    lengths = [len(ids) for ids in theirs(prompts)["input_ids"]]
+    whole = theirs(prompts)["input_ids"]
     compared = 0
-    for prompt, ids, length in zip(prompts, expected, lengths, strict=True):
-        if length > TOKENS:
-            with pytest.raises(PromptTooLong):
-                ours.encode(prompt)
+    for prompt, ids, every in zip(prompts, expected, whole, strict=True):
+        got = laid_out(ours, spec, prompt)
+        if len(every) > TOKENS:
+            tokens = len(every) - 2
+            assert len(got) == -(-tokens // (TOKENS - 2))
+            assert got[:, 1:-1].ravel()[:tokens].tolist() == every[1:-1], prompt
             continue
-        got = ours.encode(prompt)
-        assert got.dtype == np.int32
-        assert got.tolist() == ids.tolist(), prompt
+        assert got.tolist() == [ids.tolist()], prompt
         compared += 1
     print(f"{folder.name}: {compared} of {len(prompts)} prompts compared and equal, required {enough}")
     assert compared >= enough
-    assert compared < len(prompts), "some prompts must be too long, or the refusal was not compared"
+    assert compared < len(prompts), "some prompts must be long, or chunks were not compared"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -173,7 +187,7 @@ def test_other_special_tokens(other_folder: Path) -> None:
     prompts = [text.replace("endoftext", "x") for text in strings(2)[:2000]] + ["a cat</s> <pad> <s>cat can"]
     assert_ids_are_transformers(other_folder, prompts, 1_500)
     tokenizer = load(other_folder, pool_at="eos", eos=2)
-    ids = tokenizer.encode("cat")
+    ids = encode(other_folder, "cat", pool_at="eos", eos=2)[0]
     assert ids.tolist() == [1, 516, 2] + [0] * 74
     assert tokenizer.pool_index(ids) == 2
 
@@ -192,7 +206,7 @@ def test_both_forms_give_the_same_bytes_every_time(tmp_path: Path, name: str) ->
 
 
 def test_a_prompts_own_exclamation_marks_differ_between_the_two(tmp_path: Path) -> None:
-    first, second = (load(DEMO / name).encode("cat!!").tolist() for name in FOLDERS)
+    first, second = (encode(DEMO / name, "cat!!")[0].tolist() for name in FOLDERS)
     assert first != second
     assert second[-1] == 0
     assert second.count(0) == TOKENS - 5
@@ -282,43 +296,17 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
         assert caught.value.got == got
 
 
-@pytest.mark.parametrize(
-    ("kept", "dropped"),
-    [
-        ("!" * 75, "!"),
-        ("x " * 75, "y  <|endoftext|> z  \n"),
-        ("x  \n " * 75, "cat"),
-        ("7" * 75, "77"),
-        ("x " * 73, "猫 and more"),  # three tokens, of which two would still fit
-        ("猫" * 25, "猫"),
-        ("x " * 74 + "e\u0301", ""),  # two tokens that share a letter and its accent
-        ("X " * 75, "É"),
-    ],
-)
-def test_too_long_prompts_quote_what_would_be_dropped(kept: str, dropped: str) -> None:
-    tokenizer = load(DEMO / "tokenizer")
-    if not dropped:
-        kept, dropped = kept[:-2], kept[-2:]
-    with pytest.raises(PromptTooLong) as caught:
-        tokenizer.encode(kept + dropped)
-    count = len(reference(DEMO / "tokenizer")(kept + dropped)["input_ids"]) - 2
-    assert caught.value.got == f"{count} tokens, of which these would be dropped: {dropped!r}"
-    assert "at most 75 tokens" in caught.value.expected
-    assert "shorten" in caught.value.fix
-    assert tokenizer.encode(kept)[0] == 602
-
-
 def test_a_prompt_of_75_tokens_fits_and_an_empty_one_is_padding() -> None:
-    tokenizer = load(DEMO / "tokenizer_2")
-    full = tokenizer.encode("x " * 75)
+    full = encode(DEMO / "tokenizer_2", "x " * 75)[0]
     assert (full[0], full[-1], full.shape) == (602, 603, (TOKENS,))
-    assert tokenizer.encode("").tolist() == tokenizer.encode(" \n\t").tolist() == [602, 603] + [0] * 75
+    for empty in ("", " \n\t"):
+        assert encode(DEMO / "tokenizer_2", empty).tolist() == [[602, 603] + [0] * 75]
 
 
 @pytest.mark.parametrize("prompt", [None, 5, b"a cat", ["a cat"], "\ud800", "a \udc00 cat", "\ud83d\ude00"])
 def test_what_is_no_text_is_refused(prompt: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        load(DEMO / "tokenizer").encode(prompt)
+        check_text(prompt)
     assert caught.value.got
     assert caught.value.expected
     assert caught.value.fix
@@ -332,7 +320,7 @@ def test_settings_in_the_file_for_truncation_and_padding_have_no_effect() -> Non
     document["padding"] = {**padding, "pad_id": 7, "pad_type_id": 0, "pad_token": "x"}
     tokenizer = Tokenizer(json.dumps(document).encode(), spec_for(made))
     prompt = "a large red circle on a white background"
-    np.testing.assert_array_equal(tokenizer.encode(prompt), load(DEMO / "tokenizer").encode(prompt))
+    assert tokenizer.tokens(prompt) == load(DEMO / "tokenizer").tokens(prompt)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +365,7 @@ def test_the_pooled_position_is_transformers(eos: int, pool_at: str) -> None:
     ids[50:100, 10:14] = 603  # several end tokens: the first counts
     ids[100:150] = np.minimum(ids[100:150], 40)  # the largest id several times, and no end token but 5
     ids[150:, 20:] = 0
-    ids[0] = load(DEMO / "tokenizer").encode("a red circle <|endoftext|> on a white background")
+    ids[0] = encode(DEMO / "tokenizer", "a red circle <|endoftext|> on a white background")[0]
     with torch.inference_mode():
         out = model(torch.from_numpy(ids.astype(np.int64)))
     equal = (out.last_hidden_state == out.pooler_output[:, None]).all(-1)

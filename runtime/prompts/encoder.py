@@ -1,0 +1,151 @@
+"""One text encoder: prompts into chunks, and chunks into hidden states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_trt.errors import UsageError
+from sdxl_trt.runtime.device import Device
+from sdxl_trt.runtime.engine import Caller, Engine
+from sdxl_trt.runtime.prompts.attention import BREAK, parse_attention
+from sdxl_trt.runtime.prompts.chunks import Chunk, Chunker
+from sdxl_trt.runtime.prompts.emphasis import INTERPOLATE, KEEP_MEAN, OFF, emphasise
+from sdxl_trt.runtime.tokenizer import Tokenizer, check_text
+from sdxl_trt.spec import TextEncoderSpec
+
+_ROWS = 2
+"""Chunks in a call: what every profile takes."""
+
+Encoded = tuple[NDArray[Any], NDArray[Any]]
+"""Hidden states and pooled output."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextEncoder:
+    """One text encoder with what turns a prompt into its input."""
+
+    spec: TextEncoderSpec
+    tokenizer: Tokenizer
+    embeddings: NDArray[Any]
+    """[vocabulary, C], float16 or float32; may be a memory map."""
+    engine: Engine
+
+
+class PromptEncoder:
+    """A text encoder that runs, and the words it was taught.
+
+    The vectors of a textual inversion have ids from the end of the vocabulary on.
+    """
+
+    def __init__(self, encoder: TextEncoder, device: Device) -> None:
+        self.spec = encoder.spec
+        self._encoder, self._call = encoder, Caller(encoder.engine, device)
+        self._vectors = np.empty((0, encoder.spec.width), encoder.engine.inputs["embeddings"].dtype)
+        self._words: dict[str, tuple[int, ...]] = {}
+        self._pattern = re.compile(r"(?!)")  # any of the words; at first, nothing
+        self.empty = Chunker(self.spec, None).finish()[0]
+
+    def check_word(self, name: str) -> None:
+        """Refuse a word that means something already.
+
+        Raises:
+            UsageError: it is loaded, or one of the tokenizer's own; or it is empty.
+        """
+        taken = "a word that is loaded already" if name.lower() in self._words else None
+        if len(self._encoder.tokenizer.tokens(name)) < 2:
+            taken = f"a word that {self.spec.name} has itself" if name else "nothing"
+        if taken:
+            raise UsageError(
+                f"a textual inversion cannot be called {name!r}",
+                got=taken,
+                expected="a word that means nothing yet",
+                fix="give it another: --embedding NAME=FILE, or load_textual_inversion(file, token=NAME)",
+            )
+
+    def add_word(self, name: str, vectors: NDArray[np.float32]) -> None:
+        """From now on, have vectors [n, C] stand for a word, whatever its case, where it is a word of its own."""
+        first = self.spec.vocabulary + len(self._vectors)
+        self._vectors = np.concatenate([self._vectors, vectors.astype(self._vectors.dtype)])
+        words = {**self._words, name.lower(): tuple(range(first, first + len(vectors)))}
+        # The longest first, so that none hides another that begins with it.
+        self._words = {word: words[word] for word in sorted(words, key=len, reverse=True)}
+        self._pattern = re.compile("|".join(f"({_whole(word)})" for word in self._words), re.IGNORECASE)
+
+    def chunks(self, prompt: str, weighting: str) -> list[Chunk]:
+        """A prompt laid out, at least one chunk.
+
+        Raises:
+            UsageError: it is no Unicode text, or a weight in it is no finite number.
+        """
+        check_text(prompt)
+        chunker = Chunker(self.spec, self._encoder.tokenizer.comma)
+        for piece in [(prompt, 1.0)] if weighting == OFF else parse_attention(prompt):
+            if piece == BREAK:
+                chunker.end_chunk()
+                continue
+            text, weight = piece
+            for ids in self._ids(text):
+                chunker.add(ids, weight)
+        return chunker.finish()
+
+    def encode(self, prompts: Sequence[tuple[Sequence[Chunk], int]], weighting: str) -> list[Encoded]:
+        """Run on prompts, each given as its chunks and the layer that is read.
+
+        Returns:
+            Per prompt, the weighted hidden states of the layer, chunks one after the other [tokens, C]; and the first
+            chunk's pooled output [P], which weights leave alone.
+        """
+        interpolate = weighting == INTERPOLATE
+        chunks = [chunk for parts, _ in prompts for chunk in parts] + [self.empty] * interpolate
+        outputs = self._outputs(list(dict.fromkeys(chunk.ids for chunk in chunks)))
+
+        def weighted(chunk: Chunk, layer: int) -> NDArray[Any]:
+            base = outputs[self.empty.ids][0][layer] if interpolate else None
+            keep_mean = weighting == KEEP_MEAN
+            return emphasise(outputs[chunk.ids][0][layer], chunk.weights, base=base, keep_mean=keep_mean)
+
+        return [
+            (np.concatenate([weighted(chunk, layer) for chunk in parts]), outputs[parts[0].ids][1])
+            for parts, layer in prompts
+        ]
+
+    def _outputs(self, unique: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Encoded]:
+        """Hidden states of all layers [layers, tokens, C] and pooled output [P], by the ids of a chunk."""
+        outputs: dict[tuple[int, ...], Encoded] = {}
+        for start in range(0, len(unique), _ROWS):
+            rows = unique[start : start + _ROWS]
+            outputs |= zip(rows, self._run(np.array(rows, np.int32)), strict=True)
+        return outputs
+
+    def _run(self, ids: NDArray[np.int32]) -> Iterator[Encoded]:
+        """One call on ids [rows, tokens]."""
+        dtype, vocabulary = self._encoder.engine.inputs["embeddings"].dtype, self.spec.vocabulary
+        taught = ids >= vocabulary
+        embeddings = self._encoder.embeddings[np.where(taught, 0, ids)].astype(dtype)
+        embeddings[taught] = self._vectors[ids[taught] - vocabulary]
+        pool_index = np.array([self._encoder.tokenizer.pool_index(row) for row in ids], np.int32)
+        outputs = self._call({"rows": len(ids)}, embeddings=embeddings, pool_index=pool_index)
+        yield from ((outputs["hidden"][:, row], outputs["pooled"][row]) for row in range(len(ids)))
+
+    def _ids(self, text: str) -> Iterator[tuple[int, ...]]:
+        """The tokens of a text one by one, those of a taught word together."""
+        words, end = list(self._words.values()), 0
+        for match in self._pattern.finditer(text):
+            yield from zip(self._encoder.tokenizer.tokens(text[end : match.start()]))
+            yield words[(match.lastindex or 0) - 1]
+            end = match.end()
+        yield from zip(self._encoder.tokenizer.tokens(text[end:]))
+
+
+def _whole(word: str) -> str:
+    """A pattern for a word where it is not part of a longer one."""
+    before, after = (
+        rf"(?{side}\w)" if re.match(r"\w", end) else "" for side, end in (("<!", word[0]), ("!", word[-1]))
+    )
+    return f"{before}{re.escape(word)}{after}"
