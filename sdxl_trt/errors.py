@@ -4,7 +4,7 @@
     ├── UsageError                    the request itself is wrong (exit status 2)
     │   ├── UnknownName               no GPU, model, sampler or flavour of that name; suggests the nearest
     │   ├── UnsupportedSize           width × height the engines cannot take
-    │   └── PromptTooLong             more tokens than the text encoders read
+    │   └── PromptTooLong             more tokens than the engines take
     ├── CheckpointError               the model folder cannot be exported (missing, damaged, another class)
     ├── ExportError                   a graph could not be traced or does not pass its checks
     ├── FlavourUnavailable            the library, or the GPU, that this flavour needs is not here
@@ -80,7 +80,7 @@ class UnsupportedSize(UsageError):
 
 
 class PromptTooLong(UsageError):
-    """A prompt of more tokens than the text encoders read."""
+    """A prompt of more tokens than the engines were built for."""
 
 
 class CheckpointError(SdxlTrtError):

@@ -20,6 +20,7 @@ from sdxl_trt.errors import PromptTooLong, UsageError
 from sdxl_trt.runtime import Pipeline, PromptEmbeds
 from sdxl_trt.runtime.device import HostDevice
 from sdxl_trt.runtime.loading import Loaded, load
+from sdxl_trt.runtime.prompts.emphasis import emphasise
 from sdxl_trt.spec import Range
 
 REQUIRED = 5e-6  # of embeddings: largest difference over largest magnitude
@@ -180,6 +181,19 @@ def test_without_weighting_brackets_are_text_and_long_prompts_go_on(ours: Pipeli
     for prompt in ("a (red:1.3) [circle] BREAK \\(", LONG * 2, ""):
         wanted = reference(theirs, [(prompt, 1.0), ("", 1.0)], WEIGH["a1111-no-norm"])
         assert error(ours.encode(prompt), wanted, f"{prompt[:20]!r}, off") <= REQUIRED
+
+
+def test_half_precision_is_weighted_in_single_and_keeps_its_mean() -> None:
+    hidden = np.random.default_rng(0).normal(0.1, 10, (77, 640)).astype(np.float16)
+    weights = (1.0, *[1.3] * 20, *[1.0] * 56)
+    weighted = emphasise(hidden, weights, base=None, keep_mean=True)
+    assert weighted.dtype == np.float16
+    exact = original(hidden.astype(np.float64), np.array(weights)[:, None], None)
+    bound = 2.0**-10  # half an ulp of float16, and the mean's own rounding
+    assert relative_error(weighted, exact, bound, "float16") <= bound
+    assert emphasise(hidden, (1.0,) * 77, base=None, keep_mean=True) is hidden
+    zeros = np.zeros((77, 4), np.float32)
+    np.testing.assert_array_equal(emphasise(zeros, weights, base=None, keep_mean=True), zeros)
 
 
 def test_plain_text_is_the_same_with_every_weighting(ours: Pipeline) -> None:
