@@ -208,7 +208,9 @@ def test_output_under_a_file(sdxl_trt: Command, demo_bundle: Path, tmp_path: Pat
 
 def test_prompt_too_long(sdxl_trt: Command, demo_bundle: Path) -> None:
     prompt = "a large red circle " * 90
-    refused(sdxl_trt("run", prompt, "--bundle", demo_bundle), 2, "308 tokens", "circle a large red", "--prompt-chunks 5")
+    refused(
+        sdxl_trt("run", prompt, "--bundle", demo_bundle), 2, "308 tokens", "circle a large red", "--prompt-chunks 5"
+    )
 
 
 @pytest.mark.parametrize("option", ["thresholding", "clip_sample"])
