@@ -84,8 +84,9 @@ class Loop:
             self._work = self._map_rows()
         for index, slot in self._slots.items():
             self._columns[index] = slot.column
-            if slot.consumes_noise:
-                self._upload("noise", slot.request.source.normal(slot.request.noise.shape), index)
+            noise = slot.draw()
+            if noise is not None:
+                self._upload("noise", noise, index)
             slot.position += 1
         self._upload("column", self._columns)
         self._work(self._stream)

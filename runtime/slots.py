@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.runtime.table import Table
+from sdxl_trt.runtime.brownian import BrownianPath
+from sdxl_trt.runtime.table import Brownian, Table
 from sdxl_trt.spec import COLUMN_WIDTH, Column
 
 
@@ -60,6 +62,7 @@ class Slot:
         self.request = request
         self.position = 0
         """Evaluations done."""
+        self._path: BrownianPath | None = None
         self._columns = np.empty((request.table.evaluations, COLUMN_WIDTH), np.float32)
         self._columns[:] = request.table.columns
         self._columns[:, Column.guidance] = request.guidance
@@ -76,7 +79,26 @@ class Slot:
         column: NDArray[np.float32] = self._columns[self.position]
         return column
 
-    @property
-    def consumes_noise(self) -> bool:
-        """The next evaluation adds fresh noise."""
-        return self.request.table.noises[self.position]
+    def draw(self) -> NDArray[np.float32] | None:
+        """The noise [4, h, w] that the next evaluation adds; None where it adds none. Once for each evaluation."""
+        noise = self.request.table.noises[self.position]
+        if noise is None:
+            return None
+        if isinstance(noise, Brownian):
+            if self._path is None:
+                self._path = _path(self.request)
+            return self._path.increment(*noise)
+        return self.request.source.normal(self.request.noise.shape)
+
+
+def _path(request: SlotRequest) -> BrownianPath:
+    """The Brownian path of a picture: of the table's seed, or of one that the picture's starting noise gives.
+
+    Where no seed is given diffusers takes a random one, and no picture comes out twice.
+    """
+    drawn = request.table.brownian
+    if drawn is None:
+        raise ValueError("a table with Brownian increments does not say of which path")
+    digest = hashlib.blake2b(request.noise.tobytes(), digest_size=7).digest()
+    seed = int.from_bytes(digest, "little") if drawn.seed is None else drawn.seed
+    return BrownianPath(request.noise.shape, lowest=drawn.lowest, highest=drawn.highest, seed=seed)

@@ -10,14 +10,13 @@ passed, which is what the state holds, and the clean sample x̂₀ as the networ
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.runtime.schedule import Prediction
+from sdxl_trt.runtime.levels import CLEAN, Level, Mix
 from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column
 
 _OUTPUT, _NOISE, _BASIS = HISTORY, HISTORY + 1, HISTORY + 2
@@ -54,36 +53,24 @@ class Form:
         return self + other * -1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """A noise level, x = image · x₀ + noise · n, and how the network denoises there.
+class Brownian(NamedTuple):
+    """Noise that is the increment of one Brownian path between two noise levels, brought to unit variance."""
 
-    The network sees scale · x and the timestep; then x̂₀ = x0_input · (scale · x) + x0_output · ε. In the terms of
-    Karras et al. 2022 (arXiv 2206.00364), equation 7: c_in = scale, c_skip = x0_input · scale, c_out = x0_output.
-    """
+    sigma: float
+    sigma_next: float
 
-    timestep: float
-    image: float
-    noise: float
-    scale: float
-    x0_input: float
-    x0_output: float
 
-    @classmethod
-    def make(cls, prediction: Prediction, *, timestep: float, image: float, noise: float) -> Level:
-        """The level of a network trained on u = α · x₀ + σ · n with α² + σ² = 1.
+class BrownianRange(NamedTuple):
+    """The noise levels between which a table's Brownian path runs, and what it is seeded with."""
 
-        epsilon: x₀ = (u − σ · ε)/α. v_prediction: x₀ = α · u − σ · v. sample: x₀ is the output itself.
-        """
-        scale = 1 / math.hypot(image, noise)
-        alpha, sigma = image * scale, noise * scale
-        if prediction == "epsilon":
-            x0_input, x0_output = 1 / alpha, -sigma / alpha
-        elif prediction == "v_prediction":
-            x0_input, x0_output = alpha, -sigma
-        else:
-            x0_input, x0_output = 0.0, 1.0
-        return cls(timestep=timestep, image=image, noise=noise, scale=scale, x0_input=x0_input, x0_output=x0_output)
+    lowest: float
+    highest: float
+    seed: int | None
+    """None: another path for every picture."""
+
+
+Noise = Literal["fresh"] | Brownian | None
+"""What an evaluation adds: one standard normal draw of the picture's generator, a Brownian increment, or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,11 +80,20 @@ class Table:
     columns: NDArray[np.float32]
     """[evaluations, COLUMN_WIDTH], fields as in `sdxl_trt.spec.Column`, read-only. guidance and rescale are 0: they
     are a request's, set in a copy."""
-    noises: tuple[bool, ...]
-    """Whether each evaluation takes fresh noise."""
+    noises: tuple[Noise, ...]
+    """The noise that each evaluation adds. A draw is made even where its factor is 0, as diffusers does."""
     initial_scale: float
-    """Factor from standard normal noise to the starting sample."""
+    """Factor of standard normal noise in the starting sample."""
     steps: int
+    """Steps of the sampler that it does, the last perhaps in part (`ends`)."""
+    initial_image: float = 0.0
+    """Factor of the given image (or another model's result) in the starting sample; 0: the start is noise alone."""
+    begins: Mix = Mix(0.0, 1.0)
+    """Level of the first evaluation: what a result handed over from another model is scaled to."""
+    ends: Mix = CLEAN
+    """Level of the result; not clean where `denoising_end` leaves the rest to another model."""
+    brownian: BrownianRange | None = None
+    """Of the path that Brownian increments come from."""
 
     @property
     def evaluations(self) -> int:
@@ -113,7 +109,9 @@ class Tape:
 
     def __init__(self) -> None:
         self._columns: list[NDArray[np.float64]] = []
-        self._noises: list[bool] = []
+        self._levels: list[Mix] = []
+        self._noises: list[Noise] = []
+        self._brownian: BrownianRange | None = None
 
     @property
     def start(self) -> Form:
@@ -141,24 +139,65 @@ class Tape:
         column[Column.x0_input] = at.x0_input
         column[Column.x0_output] = at.x0_output
         self._columns.append(column)
-        self._noises.append(False)
+        self._levels.append(Mix(at.image, at.noise))
+        self._noises.append(None)
         now = len(self._columns)
         state = [_unit(k, now) for k in range(1 + len(kept))]
         return (*state, at.x0_input * at.scale * state[0] + at.x0_output * _unit(_OUTPUT, now))
 
     def noise(self) -> Form:
         """The fresh standard normal noise of this evaluation; there is one."""
-        if not self._noises or self._noises[-1]:
-            raise ValueError("an evaluation has one fresh noise, and there is none before the first")
-        self._noises[-1] = True
-        return _unit(_NOISE, len(self._columns))
+        return self._add_noise("fresh")
 
-    def table(self, final: Form, *, initial_scale: float, steps: int) -> Table:
-        """The table of a recurrence that ends with the sample `final`, which is clean."""
-        self._close((final,), 1.0, 0.0)
-        columns = np.stack(self._columns).astype(np.float32)
+    def brownian(self, sigma: float, sigma_next: float, within: BrownianRange) -> Form:
+        """The same, from one Brownian path: its increment from `sigma` to `sigma_next`, of unit variance."""
+        self._brownian = within
+        return self._add_noise(Brownian(sigma, sigma_next))
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        """What the network was told so far, one for each evaluation."""
+        return tuple(float(column[Column.timestep][0]) for column in self._columns)
+
+    @property
+    def first_level(self) -> Mix:
+        """The level of the first evaluation."""
+        return self._levels[0]
+
+    def table(
+        self, final: Form, *, initial_scale: float, steps: int, initial_image: float = 0.0, evaluations: int | None = None
+    ) -> Table:
+        """The table of a recurrence that ends with the sample `final`, which is clean.
+
+        Args:
+            final: what the recurrence returned.
+            initial_scale: of noise in the starting sample.
+            steps: that it does.
+            initial_image: of the image in the starting sample.
+            evaluations: how many are done, if not all; the result then is at the level of the next one. Inpainting
+                takes the image as it is after the last one all the same, as diffusers' pipeline does.
+        """
+        count = len(self._columns) if evaluations is None else evaluations
+        self._close((final,), *CLEAN)
+        columns = np.stack(self._columns).astype(np.float32)[:count]
+        columns[-1, Column.blend_image], columns[-1, Column.blend_noise] = CLEAN
         columns.setflags(write=False)
-        return Table(columns=columns, noises=tuple(self._noises), initial_scale=initial_scale, steps=steps)
+        return Table(
+            columns=columns,
+            noises=tuple(self._noises[:count]),
+            initial_scale=initial_scale,
+            steps=steps,
+            initial_image=initial_image,
+            begins=self.first_level,
+            ends=self._levels[count] if count < len(self._levels) else CLEAN,
+            brownian=self._brownian,
+        )
+
+    def _add_noise(self, noise: Noise) -> Form:
+        if not self._noises or self._noises[-1] is not None:
+            raise ValueError("an evaluation has one noise, and there is none before the first")
+        self._noises[-1] = noise
+        return _unit(_NOISE, len(self._columns))
 
     def _close(self, state: tuple[Form, ...], image: float, noise: float) -> None:
         """Write into the last column how `state` comes about, and the level to which inpainting blends it."""

@@ -17,7 +17,7 @@ from sdxl_trt.runtime.device import Buffer, HostBuffer, HostDevice, Stream
 from sdxl_trt.runtime.loop import Loop, row_bucket
 from sdxl_trt.runtime.noise import TorchGenerator
 from sdxl_trt.runtime.slots import Conditioning, SlotRequest
-from sdxl_trt.runtime.table import Table
+from sdxl_trt.runtime.table import Noise, Table
 from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column, ModelSpec, graph_spec
 
 HEIGHT, WIDTH, TOKENS = 3, 5, 7
@@ -95,8 +95,8 @@ def make_table(steps: int, seed: int, *, noisy: bool = False) -> Table:
     rng = np.random.default_rng(seed)
     columns = rng.uniform(-0.3, 0.3, (steps, COLUMN_WIDTH)).astype(np.float32)
     columns[:, Column.timestep] = np.linspace(999, 1, steps)[:, None]
-    noises = tuple(noisy and i % 2 == 0 for i in range(steps))
-    columns[:, Column.noise] *= np.array(noises, np.float32)[:, None]
+    noises: tuple[Noise, ...] = tuple("fresh" if noisy and i % 2 == 0 else None for i in range(steps))
+    columns[:, Column.noise] *= np.array([noise is not None for noise in noises], np.float32)[:, None]
     return Table(columns=columns, noises=noises, initial_scale=1.5, steps=steps)
 
 

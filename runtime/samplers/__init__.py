@@ -1,0 +1,8 @@
+"""Samplers: each is one recurrence, written as its paper writes it (see `sdxl_trt.runtime.table`)."""
+
+from sdxl_trt.runtime.samplers.base import Recurrence, Sampler
+from sdxl_trt.runtime.samplers.catalogue import SAMPLERS, find_sampler, variants
+from sdxl_trt.runtime.samplers.making import make_table
+from sdxl_trt.runtime.samplers.options import SamplerOptions
+
+__all__ = ["SAMPLERS", "Recurrence", "Sampler", "SamplerOptions", "find_sampler", "make_table", "variants"]

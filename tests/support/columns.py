@@ -1,0 +1,49 @@
+"""Columns of a table applied in numpy, from the definition in sdxl_trt/spec/column.py alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_trt.runtime.table import Brownian, Table
+from sdxl_trt.spec import HISTORY, Column
+
+Latent = NDArray[Any]
+Network = Callable[[Latent, float], Latent]
+"""A model: the scaled sample and the timestep give its output."""
+
+
+def model_input(column: Latent, state: Latent) -> Latent:
+    """`sample` of one evaluation; state [K, …]."""
+    return np.tensordot(column[Column.input], state, 1)
+
+
+def apply(column: Latent, state: Latent, output: Latent, noise: Latent) -> tuple[Latent, Latent]:
+    """The new state and x̂₀ of one evaluation."""
+    moved = np.tensordot(column[Column.transition].reshape(HISTORY, HISTORY), state, 1)
+    moved += np.multiply.outer(column[Column.output], output) + np.multiply.outer(column[Column.noise], noise)
+    return moved, column[Column.x0_input] * model_input(column, state) + column[Column.x0_output] * output
+
+
+def run_table(
+    table: Table,
+    network: Network,
+    start: Latent,
+    draw: Callable[[], Latent],
+    brownian: Callable[[float, float], Latent] | None = None,
+) -> Latent:
+    """A whole run in the columns' precision: the result, which has the shape of `start`, the starting sample."""
+    state = np.zeros((HISTORY, *start.shape), table.columns.dtype)
+    state[0] = start
+    for column, noise in zip(table.columns, table.noises, strict=True):
+        output = network(model_input(column, state), float(column[Column.timestep][0]))
+        if isinstance(noise, Brownian):
+            assert brownian is not None
+            fresh = brownian(*noise)
+        else:
+            fresh = np.zeros_like(start) if noise is None else draw()
+        state, _ = apply(column, state, output, fresh)
+    return state[0]
