@@ -18,6 +18,7 @@ class Mix(NamedTuple):
 
 
 CLEAN = Mix(1.0, 0.0)
+NOISE = Mix(0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.runtime.levels import CLEAN, Level, Mix
+from sdxl_trt.runtime.levels import CLEAN, NOISE, Level, Mix
 from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column
 
 _OUTPUT, _NOISE, _BASIS = HISTORY, HISTORY + 1, HISTORY + 2
@@ -88,7 +88,7 @@ class Table:
     """Steps of the sampler that it does, the last perhaps in part (`ends`)."""
     initial_image: float = 0.0
     """Factor of the given image (or another model's result) in the starting sample; 0: the start is noise alone."""
-    begins: Mix = Mix(0.0, 1.0)
+    begins: Mix = NOISE
     """Level of the first evaluation: what a result handed over from another model is scaled to."""
     ends: Mix = CLEAN
     """Level of the result; not clean where `denoising_end` leaves the rest to another model."""
@@ -165,7 +165,13 @@ class Tape:
         return self._levels[0]
 
     def table(
-        self, final: Form, *, initial_scale: float, steps: int, initial_image: float = 0.0, evaluations: int | None = None
+        self,
+        final: Form,
+        *,
+        initial_scale: float,
+        steps: int,
+        initial_image: float = 0.0,
+        evaluations: int | None = None,
     ) -> Table:
         """The table of a recurrence that ends with the sample `final`, which is clean.
 

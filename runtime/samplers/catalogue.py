@@ -43,14 +43,14 @@ def find_class(name: object) -> Sampler | None:
     return None if found is None else found.configured()
 
 
-def variants(sampler: Sampler) -> tuple[Sampler, ...]:
-    """A sampler under its names that end in a spacing."""
-    made = []
+def variants(sampler: Sampler) -> dict[str, Sampler]:
+    """A sampler with σ or timesteps spaced otherwise, by what its names then end in."""
+    made = {}
     for ending, options in _ENDINGS.items():
         if options.keys() <= sampler.scheduler.defaults.keys():
             overrides = {**sampler.overrides, **options}
-            made.append(replace(sampler, title=f"{sampler.title} {ending}", aliases=(), overrides=overrides))
-    return tuple(made)
+            made[ending] = replace(sampler, title=f"{sampler.title} {ending}", aliases=(), overrides=overrides)
+    return made
 
 
 def _plain(name: str) -> str:
@@ -63,7 +63,7 @@ def _names() -> dict[str, Sampler]:
     for sampler in ENTRIES:
         titles = (sampler.name, sampler.title, *sampler.aliases)
         names |= {_plain(title): sampler for title in titles}
-        for ending, variant in zip(_ENDINGS, variants(sampler), strict=False):
+        for ending, variant in variants(sampler).items():
             names |= {_plain(title + ending): variant for title in titles}
     classes = {_plain(sampler.scheduler.name): find_class(sampler.scheduler.name) for sampler in ENTRIES}
     return names | {name: sampler for name, sampler in classes.items() if sampler is not None}

@@ -12,9 +12,7 @@ from sdxl_trt.runtime.table import Form, Tape
 _LEAST_VARIANCE = 1e-20
 # Unlike diffusers' classes, clip_sample is off where a config does not speak of it: latents are no pixels.
 _LEADING: Final = {**TRAINED, "timestep_spacing": "leading", "clip_sample": False, "thresholding": False}
-DDIM: Final = SchedulerClass(
-    name="DDIMScheduler", defaults={**_LEADING, "set_alpha_to_one": True, "eta": 0.0}
-)
+DDIM: Final = SchedulerClass(name="DDIMScheduler", defaults={**_LEADING, "set_alpha_to_one": True, "eta": 0.0})
 DDPM: Final = SchedulerClass(
     name="DDPMScheduler",
     defaults={**_LEADING, "variance_type": "fixed_small"},

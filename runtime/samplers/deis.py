@@ -9,6 +9,7 @@ from typing import Final
 from numpy.polynomial import Polynomial
 
 from sdxl_trt.runtime.samplers.base import SchedulerClass
+from sdxl_trt.runtime.samplers.polynomials import lagrange
 from sdxl_trt.runtime.samplers.solver import SOLVER_OPTIONS, noise_of
 from sdxl_trt.runtime.schedules import Schedule, solver_schedule
 from sdxl_trt.runtime.table import Form, Tape
@@ -28,7 +29,7 @@ _FEW = 15  # steps below which `lower_order_final` holds
 
 
 def deis(schedule: Schedule, tape: Tape) -> Form:
-    """Zhang & Chen 2022 (arXiv 2204.13902), the multistep ρAB-DEIS of section 3.3, with ρ = σ/α and polynomials in log ρ.
+    """Zhang & Chen 2022 (arXiv 2204.13902), multistep DEIS with ρ = σ/α, its polynomials being in log ρ.
 
     x/α goes from ρₛ to ρₜ by ∫ ε̂(ρ) dρ, ε̂ being the polynomial in log ρ through the latest values.
     """
@@ -55,13 +56,8 @@ def _order(schedule: Schedule, index: int) -> int:
 
 def _weights(rhos: list[float], end: float) -> list[float]:
     """∫ of the Lagrange polynomials in log ρ through `rhos`, from the first of them to `end`."""
-    logs = [math.log(rho) for rho in rhos]
-    weights = []
-    for index, here in enumerate(logs):
-        others = [there for other, there in enumerate(logs) if other != index]
-        lagrange = Polynomial.fromroots(others) / math.prod(here - there for there in others) if others else Polynomial([1.0])
-        weights.append(_integral(lagrange, end) - _integral(lagrange, rhos[0]))
-    return weights
+    basis = lagrange([math.log(rho) for rho in rhos])
+    return [_integral(polynomial, end) - _integral(polynomial, rhos[0]) for polynomial in basis]
 
 
 def _integral(polynomial: Polynomial, rho: float) -> float:

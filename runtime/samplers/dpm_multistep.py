@@ -97,7 +97,9 @@ def check_dpm_solver(schedule: Schedule) -> None:
             expected="final_sigmas_type = sigma_min, or algorithm_type dpmsolver++ or sde-dpmsolver++",
             fix="set final_sigmas_type to sigma_min",
         )
-    third = order == 3 and (algorithm == "sde-dpmsolver" or (algorithm == "sde-dpmsolver++" and not schedule.preserving))
+    third = order == 3 and (
+        algorithm == "sde-dpmsolver" or (algorithm == "sde-dpmsolver++" and not schedule.preserving)
+    )
     if third:
         raise SchedulerError(
             f"there is no third-order step of {algorithm} in this sampler",

@@ -106,7 +106,7 @@ ENTRIES: Final = (
         recurrence=dpm_multistep,
         schedule=solver_schedule,
         overrides={"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
-        differs="k-diffusion takes its noise from a Brownian tree, diffusers from the picture's generator at every step",
+        differs="k-diffusion takes its noise from a Brownian tree, diffusers from the picture's generator",
     ),
     Sampler(
         name="dpmpp_3m_sde",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sdxl_trt.runtime.samplers.base import CONVERTED, TRAINED, SchedulerClass
 from sdxl_trt.runtime.samplers.ancestral import ancestral_step
+from sdxl_trt.runtime.samplers.base import CONVERTED, TRAINED, SchedulerClass
 from sdxl_trt.runtime.schedules import Schedule, edm_schedule
 from sdxl_trt.runtime.table import Form, Tape
 
@@ -50,7 +50,7 @@ def euler(schedule: Schedule, tape: Tape) -> Form:
     """
     x = tape.start
     for i in schedule.indices:
-        sigma, sigma_next = schedule.sigmas[i : i + 2]
+        sigma, sigma_next = schedule.span(i)
         x, x0 = tape.evaluate(x, at=schedule.level(i))
         d = (x - x0) / sigma
         x = x + (sigma_next - sigma) * d
@@ -64,8 +64,8 @@ def euler_ancestral(schedule: Schedule, tape: Tape) -> Form:
     """
     x = tape.start
     for i in schedule.indices:
-        sigma = schedule.sigmas[i]
-        down, up = ancestral_step(sigma, schedule.sigmas[i + 1])
+        sigma, sigma_next = schedule.span(i)
+        down, up = ancestral_step(sigma, sigma_next)
         x, x0 = tape.evaluate(x, at=schedule.level(i))
         d = (x - x0) / sigma
         x = x + (down - sigma) * d + up * tape.noise()

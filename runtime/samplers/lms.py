@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from sdxl_trt.runtime.samplers.base import CONVERTED, TRAINED, SchedulerClass
+from sdxl_trt.runtime.samplers.polynomials import lagrange
 from sdxl_trt.runtime.schedules import Schedule
 from sdxl_trt.runtime.table import Form, Tape
 
@@ -36,10 +36,5 @@ def lms(schedule: Schedule, tape: Tape) -> Form:
 
 def _weights(sigmas: NDArray[np.float64], end: float) -> list[float]:
     """Integrals, from the first σ to `end`, of the polynomials that are 1 at one σ and 0 at the others."""
-    weights = []
-    for index, sigma in enumerate(sigmas):
-        others = np.delete(sigmas, index)
-        lagrange = Polynomial.fromroots(others - sigmas[0]) / np.prod(sigma - others)
-        integral = lagrange.integ()
-        weights.append(float(integral(end - sigmas[0]) - integral(0.0)))
-    return weights
+    integrals = (polynomial.integ() for polynomial in lagrange((sigmas - sigmas[0]).tolist()))
+    return [float(integral(end - sigmas[0])) for integral in integrals]

@@ -94,7 +94,7 @@ class Part:
 
     @staticmethod
     def _cutoff(part: float, schedule: Schedule) -> int:
-        trained = schedule.settings["num_train_timesteps"]
+        trained: int = schedule.settings["num_train_timesteps"]
         return round(trained - part * trained)
 
     def _empty(self, schedule: Schedule) -> UsageError:

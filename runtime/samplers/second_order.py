@@ -15,9 +15,7 @@ from sdxl_trt.runtime.table import BrownianRange, Form, Tape
 
 HEUN: Final = SchedulerClass(name="HeunDiscreteScheduler", defaults={**K_TRAINED, **CONVERTED, "clip_sample": False})
 _NO_SAMPLE: Final = {"prediction_type": ("epsilon", "v_prediction")}
-DPM2: Final = SchedulerClass(
-    name="KDPM2DiscreteScheduler", defaults={**K_TRAINED, **CONVERTED}, choices=_NO_SAMPLE
-)
+DPM2: Final = SchedulerClass(name="KDPM2DiscreteScheduler", defaults={**K_TRAINED, **CONVERTED}, choices=_NO_SAMPLE)
 DPM2_ANCESTRAL: Final = SchedulerClass(
     name="KDPM2AncestralDiscreteScheduler", defaults={**K_TRAINED, **CONVERTED}, choices=_NO_SAMPLE
 )
@@ -34,7 +32,7 @@ def heun(schedule: Schedule, tape: Tape) -> Form:
     """Heun's method on dx/dσ = (x − x̂₀)/σ; Karras et al. 2022 (arXiv 2206.00364), algorithm 1."""
     x = tape.start
     for i in schedule.indices:
-        sigma, sigma_next = schedule.sigmas[i : i + 2]
+        sigma, sigma_next = schedule.span(i)
         x, x0 = tape.evaluate(x, at=schedule.level(i))
         d = (x - x0) / sigma
         predicted = x + (sigma_next - sigma) * d
@@ -52,7 +50,7 @@ def dpm2(schedule: Schedule, tape: Tape) -> Form:
     """
     x = tape.start
     for i in schedule.indices:
-        sigma, sigma_next = schedule.sigmas[i : i + 2]
+        sigma, sigma_next = schedule.span(i)
         x, x0 = tape.evaluate(x, at=schedule.level(i))
         d = (x - x0) / sigma
         if sigma_next == 0:
@@ -67,7 +65,7 @@ def dpm2_ancestral(schedule: Schedule, tape: Tape) -> Form:
     """The same to below the next level, then fresh noise up to it; k-diffusion's sample_dpm_2_ancestral."""
     x = tape.start
     for i in schedule.indices:
-        sigma, sigma_next = schedule.sigmas[i : i + 2]
+        sigma, sigma_next = schedule.span(i)
         down, up = ancestral_step(sigma, sigma_next)
         x, x0 = tape.evaluate(x, at=schedule.level(i))
         d = (x - x0) / sigma
@@ -86,13 +84,13 @@ def dpmpp_2s_ancestral(schedule: Schedule, tape: Tape) -> Form:
     """
     x = tape.start
     for i in schedule.indices:
-        sigma, sigma_next = schedule.sigmas[i : i + 2]
+        sigma, sigma_next = schedule.span(i)
         down, up = ancestral_step(sigma, sigma_next)
         x, x0 = tape.evaluate(x, at=schedule.level(i))
         if sigma_next == 0:
             return x0
         middle = math.sqrt(sigma * down)
-        between, x, x0 = tape.evaluate(_towards(x0, x, middle / sigma), x, at=schedule.level_of_sigma(middle))
+        _, x, x0 = tape.evaluate(_towards(x0, x, middle / sigma), x, at=schedule.level_of_sigma(middle))
         x = _towards(x0, x, down / sigma) + up * tape.noise()
     return x
 
@@ -106,7 +104,7 @@ def dpmpp_sde(schedule: Schedule, tape: Tape) -> Form:
     path = BrownianRange(float(positive.min()), float(positive.max()), schedule.settings["noise_sampler_seed"])
     x = tape.start
     for i in schedule.indices:
-        sigma, sigma_next = (float(value) for value in schedule.sigmas[i : i + 2])
+        sigma, sigma_next = schedule.span(i)
         x, x0 = tape.evaluate(x, at=schedule.level(i))
         if sigma_next == 0:
             return x0
@@ -114,7 +112,7 @@ def dpmpp_sde(schedule: Schedule, tape: Tape) -> Form:
         down, up = ancestral_step(sigma, middle)
         start, half, end = _times(sigma, sigma_next)
         between = _towards(x0, x, down / sigma) + up * tape.brownian(start, half, path)
-        between, x, x0 = tape.evaluate(between, x, at=schedule.level_of_sigma(middle))
+        _, x, x0 = tape.evaluate(between, x, at=schedule.level_of_sigma(middle))
         down, up = ancestral_step(sigma, sigma_next)
         x = _towards(x0, x, down / sigma) + up * tape.brownian(start, end, path)
     return x

@@ -1,4 +1,4 @@
-"""Schedules: which noise levels a run visits, spaced, rounded and sliced as diffusers 0.42 does from a scheduler's config.
+"""Schedules: which noise levels a run visits, spaced, rounded and cut as diffusers 0.42 does from a scheduler's config.
 
 Sources: the forward process is Ho et al. 2020 (arXiv 2006.11239); σ = √((1 − ᾱ)/ᾱ) is Karras et al. 2022 (arXiv
 2206.00364); spacings and the rescaling to zero terminal SNR are Lin et al. 2023 (arXiv 2305.08891).

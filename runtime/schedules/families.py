@@ -156,6 +156,7 @@ def consistency_schedule(settings: Settings, steps: int) -> Schedule:
         UsageError: `steps` out of range.
     """
     original, trained = settings["original_inference_steps"], settings["num_train_timesteps"]
+    original = min(original, trained)
     steps = checked_steps(steps, original, "as many as the model was distilled with (original_inference_steps)")
     distilled = (np.arange(1, original + 1) * (trained // original) - 1)[::-1]
     chosen = np.floor(np.linspace(0, original, num=steps, endpoint=False)).astype(np.int64)
@@ -217,7 +218,8 @@ def _spaced(settings: Settings, steps: int) -> NDArray[np.float64]:
         return np.linspace(0, trained - 1, steps)[::-1]
     if settings["timestep_spacing"] == "leading":
         spaced: NDArray[np.float64] = np.arange(steps, dtype=np.float64)[::-1] * (trained // steps)
-        return spaced + settings["steps_offset"]
+        spaced += settings["steps_offset"]
+        return spaced
     return np.arange(trained, 0, -trained / steps).round() - 1
 
 
@@ -227,7 +229,8 @@ def _spaced_beyond(settings: Settings, steps: int, trained: int) -> NDArray[np.f
         return np.linspace(0, trained - 1, steps + 1).round()[:0:-1]
     if settings["timestep_spacing"] == "leading":
         spaced: NDArray[np.float64] = np.arange(steps, 0, -1, dtype=np.float64) * (trained // (steps + 1))
-        return spaced + settings["steps_offset"]
+        spaced += settings["steps_offset"]
+        return spaced
     return np.arange(trained, 0, -settings["num_train_timesteps"] / steps).round() - 1
 
 

@@ -38,6 +38,11 @@ class Schedule:
     begin: int = 0
     """The first step to do."""
 
+    def __post_init__(self) -> None:
+        """A schedule is shared by recordings, and none of them may change it."""
+        for array in (self.timesteps, self.sigmas, self.alpha_bars):
+            array.setflags(write=False)
+
     @property
     def prediction(self) -> Prediction:
         """What the network gives."""
@@ -48,6 +53,10 @@ class Schedule:
     def indices(self) -> range:
         """Of the steps to do."""
         return range(self.begin, len(self.timesteps))
+
+    def span(self, index: int) -> tuple[float, float]:
+        """σ at the beginning and at the end of a step."""
+        return float(self.sigmas[index]), float(self.sigmas[index + 1])
 
     def mix(self, index: int) -> Mix:
         """The level at the beginning of a step; of the index after the last, where the run ends."""

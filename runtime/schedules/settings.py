@@ -136,14 +136,14 @@ def _check_entry(key: str, value: Any, defaults: Mapping[str, Any]) -> None:
 
 def _check_numbers(settings: Mapping[str, Any]) -> None:
     trained, betas = settings["num_train_timesteps"], settings["trained_betas"]
-    integers = (
+    integers: tuple[tuple[str, int, int], ...] = (
         ("num_train_timesteps", 2, _MAX_TRAIN_TIMESTEPS),
         ("steps_offset", 0, trained),
-        ("original_inference_steps", 1, trained),
+        ("original_inference_steps", 1, _MAX_TRAIN_TIMESTEPS),
     )
-    for key, low, high in integers:
-        if not (is_integer(settings[key]) and low <= settings[key] <= high):
-            _refuse(key, settings[key], "cannot be used", (f"an integer from {low} to {high}",))
+    for key, least, most in integers:
+        if not (is_integer(settings[key]) and least <= settings[key] <= most):
+            _refuse(key, settings[key], "cannot be used", (f"an integer from {least} to {most}",))
     numbers = (("beta_start", 0.0, 1.0), ("beta_end", 0.0, 1.0), ("rho", 0.0, 100.0), ("timestep_scaling", 0.0, 1e6))
     optional = tuple((key, 0.0, _MAX_SIGMA) for key in ("sigma_min", "sigma_max", "sigma_data"))
     for key, low, high in (*numbers, *(entry for entry in optional if settings[entry[0]] is not None)):

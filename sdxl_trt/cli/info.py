@@ -18,6 +18,7 @@ from sdxl_trt.version import __version__
 
 if TYPE_CHECKING:
     from sdxl_trt.gpus import Gpu
+    from sdxl_trt.runtime.samplers import Sampler
 
 
 @click.command("gpus")
@@ -71,15 +72,35 @@ def samplers_command(as_json: bool) -> None:
     """List the samplers, each with its paper and what it is good for."""
     from sdxl_trt.runtime.samplers import SAMPLERS
 
-    rows = [
-        {"name": s.name, "title": s.title, "aliases": list(s.aliases), "paper": s.paper, "good_for": s.good_for}
-        for s in SAMPLERS.values()
-    ]
+    rows = [_sampler_row(sampler) for sampler in SAMPLERS.values()]
     if as_json:
         print_json({"samplers": rows})
         return
     for row in rows:
         click.echo(f"{row['name']}: {row['good_for']} ({row['paper']})")
+        click.echo(f"  also: {', '.join(row['aliases'])}")
+        if row["differs"]:
+            click.echo(f"  ! {row['differs']}")
+    click.echo("\nUpper and lower case, spaces, _ and - are all one. ! marks where diffusers is not k-diffusion.")
+
+
+def _sampler_row(sampler: Sampler) -> dict[str, Any]:
+    from sdxl_trt.runtime.samplers import find_sampler, variants
+
+    names = [sampler.title, *(variant.title for variant in variants(sampler).values()), *sampler.aliases]
+    scheduler = sampler.scheduler.name
+    if scheduler and find_sampler(scheduler).name == sampler.name:
+        names.append(scheduler)
+    return {
+        "name": sampler.name,
+        "title": sampler.title,
+        "aliases": names,
+        "scheduler": scheduler or None,
+        "paper": sampler.paper,
+        "good_for": sampler.good_for,
+        "differs": sampler.differs,
+        "evaluations_per_step": sampler.order,
+    }
 
 
 @click.command("doctor")

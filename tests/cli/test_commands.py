@@ -139,7 +139,12 @@ def test_gpus_and_samplers(sdxl_trt: Command) -> None:
     assert {"rtx3060", "a10", "h200"} <= {gpu["key"] for gpu in gpus}
     assert all(gpu["source"] for gpu in gpus)
     assert "rtx3060" in sdxl_trt("gpus").out
-    assert [sampler["name"] for sampler in sdxl_trt("samplers", "--json").json["samplers"]] == ["euler"]
+    samplers = {sampler["name"]: sampler for sampler in sdxl_trt("samplers", "--json").json["samplers"]}
+    assert {"euler", "heun", "dpmpp_2m", "unipc", "lcm"} <= samplers.keys()
+    assert {"DPM++ 2M Karras", "DPMSolverMultistepScheduler"} <= set(samplers["dpmpp_2m"]["aliases"])
+    assert all(sampler["paper"] and sampler["good_for"] for sampler in samplers.values())
+    assert "Brownian" in samplers["dpmpp_2m_sde"]["differs"]
+    assert "DPM++ 2M Karras" in sdxl_trt("samplers").out
 
 
 def test_version_and_help(sdxl_trt: Command) -> None:

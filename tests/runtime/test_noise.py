@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdxl_trt.errors import UsageError
-from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.noise import PhiloxGenerator, TorchGenerator, _philox
 
 REQUIRED = 1e-6  # absolute
 SIZES = [*range(1, 41), 100, *range(1023, 1041), 4096, 65536, 100_003]
@@ -118,3 +118,67 @@ def test_bad_seed_is_refused(seed: Any, got: str) -> None:
     assert error.what
     assert "2**64 - 1" in error.expected
     assert error.fix
+
+
+# torch's CUDA generator: there is no GPU here, so against published numbers.
+
+
+def test_cuda_numbers_are_the_published_ones() -> None:
+    """The expected output that AUTOMATIC1111's rng_philox.py states, of torch.randn(3, 4) on CUDA with seed 0."""
+    published = [
+        [-0.92466259, -0.42534415, -2.6438457, 0.14518388],
+        [-0.12086647, -0.57972564, -0.62285122, -0.32838709],
+        [-1.07454231, -0.36314407, -1.67105067, 2.26550497],
+    ]
+    drawn = PhiloxGenerator(0).normal((3, 4))
+    assert drawn.dtype == np.float32
+    print(f"measured {np.abs(drawn - published).max():.1e}, required 1e-6")
+    np.testing.assert_allclose(drawn, published, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ([0, 0, 0, 0], [0, 0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_words_are_the_published_ones(counter: list[int], key: list[int], words: list[int]) -> None:
+    """Known answers of Random123, kat_vectors, philox 4x32 10."""
+    low, high = (np.array([counter[i] | counter[i + 1] << 32], np.uint64) for i in (0, 2))
+    drawn = _philox(np.array(key, np.uint32), counter=low, stream=high)
+    np.testing.assert_array_equal(drawn[:, 0], words)
+
+
+def test_cuda_draws_continue_and_are_standard_normal() -> None:
+    generator = PhiloxGenerator(2**40 + 7)
+    drawn = np.stack([generator.normal((4, 64, 64)) for _ in range(4)])
+    assert np.abs(np.cov(drawn.reshape(4, -1)) - np.eye(4)).max() < 0.05
+    again = PhiloxGenerator(2**40 + 7)
+    np.testing.assert_array_equal(again.normal((4, 64, 64)), drawn[0])
+    assert np.abs(PhiloxGenerator(7).normal((8,)) - PhiloxGenerator(2**40 + 7).normal((8,))).max() > 0.1
+    assert again.normal((0, 4)).shape == (0, 4)
+    np.testing.assert_array_equal(again.normal((4, 64, 64)), drawn[1])
+
+
+def test_a_small_gpu_makes_later_elements_from_the_same_threads() -> None:
+    """256 threads for 2,000 elements: the first 256 are as on any GPU, then the threads' other numbers."""
+    few, many = PhiloxGenerator(3, threads=256), PhiloxGenerator(3)
+    drawn, plain = few.normal((2000,)), many.normal((2000,))
+    np.testing.assert_array_equal(drawn[:256], plain[:256])
+    assert not np.isin(drawn[256:1024], plain).any()
+    assert len(np.unique(drawn)) > 1990
+    many.normal((256,))
+    np.testing.assert_array_equal(drawn[1024:1280], PhiloxGenerator(3, threads=256).normal((1280,))[1024:])
+    np.testing.assert_array_equal(few.normal((256,)), many.normal((256,)))
+
+
+@pytest.mark.parametrize("seed", [1.5, "7", True, 2**64, -(2**63) - 1])
+def test_cuda_seeds_that_torch_refuses_are_refused(seed: Any) -> None:
+    with pytest.raises(UsageError, match="seed cannot be used"):
+        PhiloxGenerator(seed)

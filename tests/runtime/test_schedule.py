@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reference_schedulers import beta_quantile
 
 from sdxl_trt.errors import SchedulerError, UsageError
-from sdxl_trt.runtime.schedule import make_schedule
+from sdxl_trt.runtime.samplers import SAMPLERS, make_table
+from sdxl_trt.runtime.schedules import Schedule
+from sdxl_trt.runtime.schedules.quantiles import symmetric_beta_quantiles
 
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SPACINGS = ["linspace", "leading", "trailing"]
@@ -33,6 +36,11 @@ HUB_SDXL = {  # stabilityai/stable-diffusion-xl-base-1.0, scheduler/scheduler_co
     "trained_betas": None,
     "use_karras_sigmas": False,
 }
+
+
+def make_schedule(config: dict[str, Any], steps: int) -> Schedule:
+    euler = SAMPLERS["euler"]
+    return euler.schedule(euler.scheduler.settings(config, {}), steps)
 
 
 def assert_is_diffusers(config: dict[str, Any], steps: list[int], *, absolute: float = 0.0) -> None:
@@ -96,7 +104,7 @@ def test_betas_finals_and_interpolations(betas: dict[str, Any]) -> None:
 )
 def test_zero_terminal_snr(betas: dict[str, Any], absolute: float) -> None:
     for spacing in SPACINGS:
-        config = {**betas, "timestep_spacing": spacing, "rescale_betas_zero_snr": True}
+        config = {**betas, "timestep_spacing": spacing, "rescale_betas_zero_snr": True, "prediction_type": "sample"}
         assert_is_diffusers(config, STEPS, absolute=absolute)
     assert make_schedule(config, 30).sigmas[0] == pytest.approx(4096, rel=1e-6)
 
@@ -124,18 +132,13 @@ def test_schedules_are_read_only() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "why"),
     [
-        ("use_karras_sigmas", True, "not supported yet"),
-        ("use_exponential_sigmas", True, "not supported yet"),
-        ("use_beta_sigmas", True, "not supported yet"),
-        ("use_lu_lambdas", True, "not supported yet"),
-        ("use_flow_sigmas", True, "not supported yet"),
-        ("use_dynamic_shifting", True, "not supported yet"),
-        ("timestep_type", "continuous", "not supported yet"),
-        ("sigma_min", 0.03, "not supported yet"),
-        ("sigma_max", 14.6, "not supported yet"),
-        ("variance_type", "learned_range", "not supported yet"),
-        ("thresholding", True, "not linear"),
-        ("clip_sample", True, "not linear"),
+        ("use_karras_sigmas", "yes", "not known"),
+        ("use_flow_sigmas", True, "not supported"),
+        ("use_dynamic_shifting", True, "not supported"),
+        ("rescale_betas_zero_snr", True, "cannot go with rescale_betas_zero_snr"),
+        ("timestep_type", "karras", "not known"),
+        ("sigma_min", -0.03, "cannot be used"),
+        ("sigma_max", "14.6", "cannot be used"),
         ("shift", 3.0, "not known"),
         ("beta_schedule", "sigmoid", "not known"),
         ("prediction_type", "flow_prediction", "not known"),
@@ -177,3 +180,73 @@ def test_steps_out_of_range_are_refused(steps: Any) -> None:
     assert repr(steps) in caught.value.got
     assert "1 to 1000" in caught.value.expected
     assert "--steps" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("sampler", "option", "value", "why"),
+    [
+        ("ddim", "thresholding", True, "not linear"),
+        ("ddim", "clip_sample", True, "not linear"),
+        ("lcm", "clip_sample", True, "not linear"),
+        ("heun", "clip_sample", True, "not linear"),
+        ("unipc", "thresholding", True, "not linear"),
+        ("unipc", "solver_p", "x", "not supported"),
+        ("unipc", "disable_corrector", ["1"], "cannot be used"),
+        ("dpmpp_2m", "variance_type", "learned_range", "not known"),
+        ("dpmpp_2m", "solver_type", "ralston", "not known"),
+        ("dpmpp_2m", "lambda_min_clipped", math.nan, "cannot be used"),
+        ("dpmpp_sde", "noise_sampler_seed", -1, "cannot be used"),
+        ("dpmpp_sde", "prediction_type", "sample", "not known"),
+        ("deis", "solver_order", 4, "not known"),
+        ("deis", "solver_order", True, "not known"),
+        ("lcm", "original_inference_steps", 0, "cannot be used"),
+        ("edm_euler", "rho", 0, "cannot be used"),
+    ],
+)
+def test_what_a_sampler_cannot_do_is_refused_by_name(sampler: str, option: str, value: Any, why: str) -> None:
+    with pytest.raises(SchedulerError) as caught:
+        SAMPLERS[sampler].scheduler.settings({option: value}, {})
+    assert why in caught.value.what
+    assert option in caught.value.what
+    assert caught.value.expected
+    assert caught.value.fix
+
+
+def test_what_a_class_does_not_have_is_left_alone() -> None:
+    """As in diffusers: Euler has no clipping, Euler ancestral no Karras σ."""
+    config = {"clip_sample": True, "thresholding": True, "solver_order": 3, "use_karras_sigmas": True}
+    settings = SAMPLERS["euler_a"].scheduler.settings(config, {})
+    assert not settings["use_karras_sigmas"]
+    with pytest.raises(SchedulerError, match="use_exponential_sigmas cannot go with use_karras_sigmas"):
+        SAMPLERS["euler"].scheduler.settings({"use_karras_sigmas": True, "use_exponential_sigmas": True}, {})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "config", "steps", "why"),
+    [
+        ("lcm", {}, 51, "out of range"),
+        ("tcd", {}, 51, "out of range"),
+        ("PNDMScheduler", {"skip_prk_steps": False}, 3, "so few steps"),
+        ("ddim", {"timestep_spacing": "trailing"}, 61, "trailing spacing"),
+        ("ddim", {"timestep_spacing": "leading", "steps_offset": 1}, 1000, "leading spacing"),
+        ("heun", {}, 1001, "out of range"),
+        ("unipc", {}, 0, "out of range"),
+        ("edm_euler", {}, 1001, "out of range"),
+    ],
+)
+def test_steps_that_a_sampler_cannot_do(sampler: str, config: dict[str, Any], steps: int, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_table(config, steps, sampler)
+    assert why in caught.value.what
+    assert str(steps) in caught.value.got
+    assert caught.value.fix
+
+
+def test_quantiles_of_the_beta_distribution() -> None:
+    """Against mpmath's incomplete beta function, 100 halvings."""
+    probabilities = np.array([0.0, 1e-6, 1e-3, 0.05, 0.3, 0.5, 0.71, 0.999, 1.0])
+    wanted = np.array([beta_quantile(float(each), 0.6, 0.6) for each in probabilities])
+    measured = np.abs(symmetric_beta_quantiles(probabilities, 0.6) - wanted)[1:-1] / wanted[1:-1]
+    print(f"measured {measured.max():.1e}, required 1e-12")
+    assert measured.max() <= 1e-12
+    np.testing.assert_array_equal(symmetric_beta_quantiles(np.array([0.0, 1.0]), 0.6), [0, 1])

@@ -1,0 +1,167 @@
+"""diffusers' schedulers run on a cheap model, beside the same run by a table.
+
+scipy and torchsde are no dependencies here, and some schedulers of diffusers need them. Where they are not installed,
+what the schedulers call is put in their place: two-point Gauss–Legendre quadrature (exact for the cubics of LMS), mpmath's
+incomplete beta function, and this package's own Brownian path, so that all but the path itself is compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import logging
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+import numpy as np
+from columns import run_table
+from numpy.typing import NDArray
+
+from sdxl_trt.runtime.brownian import BrownianPath
+from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.table import Table
+
+Array = NDArray[Any]
+SHAPE = (4, 4, 4)
+SEED = 7
+_OPTIONAL = {"DPMSolverSDEScheduler": "scheduling_dpmsolver_sde", "LMSDiscreteScheduler": "scheduling_lms_discrete"}
+_MIX = np.random.default_rng(1).standard_normal((64, 64)) / 8
+
+
+def network(sample: Array, timestep: float) -> Array:
+    """A model with a bounded output that depends on all of the sample and on the timestep; in the sample's dtype."""
+    flat = sample.reshape(-1) @ _MIX.astype(sample.dtype)
+    return np.tanh(flat.reshape(sample.shape) + sample.dtype.type(np.sin(timestep / 100)))
+
+
+def image() -> NDArray[np.float32]:
+    """What partial runs begin with."""
+    return np.random.default_rng(5).standard_normal(SHAPE).astype(np.float32)
+
+
+def run_ours(table: Table) -> Array:
+    """The result of a table, of the noise that diffusers draws."""
+    source = TorchGenerator(SEED)
+    noise = source.normal((1, *SHAPE))[0]
+    path = None
+    if table.brownian is not None:
+        lowest, highest, seed = table.brownian
+        assert seed is not None
+        path = BrownianPath(SHAPE, lowest=lowest, highest=highest, seed=seed).increment
+    start = np.float32(table.initial_image) * image() + np.float32(table.initial_scale) * noise
+    return run_table(table, network, start, lambda: source.normal((1, *SHAPE))[0], path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What a pipeline does with a run's timesteps."""
+
+    strength: float | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+WHOLE = Cut()
+
+
+def run_theirs(scheduler: Any, steps: int, cut: Cut = WHOLE, **arguments: Any) -> Array:
+    """The same run by diffusers: StableDiffusionXLImg2ImgPipeline's own get_timesteps, then its loop."""
+    import torch
+
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    noise = torch.randn((1, *SHAPE), generator=generator)
+    picture = torch.from_numpy(image())[None]
+    timesteps, latents = scheduler.timesteps, noise * scheduler.init_noise_sigma
+    if cut.strength is not None or cut.start is not None:
+        timesteps = _img2img_timesteps(scheduler, steps, cut)
+        latents = picture if cut.start is not None else scheduler.add_noise(picture, noise, timesteps[:1])
+    if cut.end is not None:
+        trained = scheduler.config.num_train_timesteps
+        cutoff = round(trained - (cut.end * trained))
+        timesteps = timesteps[: len([each for each in timesteps if each >= cutoff])]
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        arguments["generator"] = generator
+    for timestep in timesteps:
+        sample = scheduler.scale_model_input(latents, timestep)
+        output = torch.from_numpy(network(sample[0].float().numpy(), float(timestep)))[None]
+        latents = scheduler.step(output, timestep, latents, return_dict=False, **arguments)[0]
+    return np.asarray(latents[0].numpy())
+
+
+def _img2img_timesteps(scheduler: Any, steps: int, cut: Cut) -> Any:
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    pipeline = types.SimpleNamespace(scheduler=scheduler)
+    strength = 1.0 if cut.strength is None else cut.strength
+    return StableDiffusionXLImg2ImgPipeline.get_timesteps(pipeline, steps, strength, "cpu", denoising_start=cut.start)[
+        0
+    ]
+
+
+def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
+    """A scheduler of diffusers, of whatever it needs beside diffusers, or the stand-in for that."""
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    if name in _OPTIONAL:  # diffusers itself does not offer them where scipy or torchsde is missing
+        _offer_torchsde()
+        module: Any = importlib.import_module(f"diffusers.schedulers.{_OPTIONAL[name]}")
+        scheduler = getattr(module, name)
+    else:
+        scheduler = getattr(importlib.import_module("diffusers"), name)
+        module = sys.modules[scheduler.__module__]
+    if "scipy" not in vars(module) and hasattr(module, "is_scipy_available"):
+        module.scipy = types.SimpleNamespace(stats=types.SimpleNamespace(beta=types.SimpleNamespace(ppf=beta_quantile)))
+        module.integrate = types.SimpleNamespace(quad=_quad)
+        module.is_scipy_available = lambda: True
+    made = scheduler.from_config({**config, "use_beta_sigmas": False})
+    if config.get("use_beta_sigmas"):  # some make a schedule of a thousand steps at once, which mpmath is slow at
+        made.register_to_config(use_beta_sigmas=True)
+    return made
+
+
+@functools.cache
+def beta_quantile(probability: float, a: float, b: float) -> float:
+    """scipy.stats.beta.ppf, by mpmath and halving."""
+    import mpmath
+
+    if probability in (0.0, 1.0):
+        return float(probability)
+    low, high = mpmath.mpf(0), mpmath.mpf(1)
+    for _ in range(100):
+        middle = (low + high) / 2
+        below = mpmath.betainc(a, b, 0, middle, regularized=True) < probability
+        low, high = (middle, high) if below else (low, middle)
+    return float((low + high) / 2)
+
+
+def _quad(function: Callable[[float], Any], low: Any, high: Any, **_: Any) -> tuple[float, float]:
+    nodes, weights = np.polynomial.legendre.leggauss(2)
+    half, centre = (float(high) - float(low)) / 2, (float(high) + float(low)) / 2
+    total = sum(weight * float(function(centre + half * node)) for node, weight in zip(nodes, weights, strict=True))
+    return half * total, 0.0
+
+
+class _Interval:
+    """torchsde.BrownianInterval over this package's path."""
+
+    def __init__(self, *, t0: Any, t1: Any, size: Any, entropy: int, **_: Any) -> None:
+        self._path = BrownianPath(tuple(size), lowest=float(t0), highest=float(t1), seed=entropy)
+
+    def __call__(self, first: Any, second: Any) -> Any:
+        import torch
+
+        low, high = np.float32(float(first)), np.float32(float(second))
+        return torch.from_numpy(self._path.increment(float(first), float(second)) * np.sqrt(high - low))
+
+
+def _offer_torchsde() -> None:
+    if importlib.util.find_spec("torchsde") is None:
+        module: Any = types.ModuleType("torchsde")
+        module.__spec__ = ModuleSpec("torchsde", None)
+        module.BrownianInterval = _Interval
+        sys.modules["torchsde"] = module
