@@ -17,6 +17,7 @@ from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.conditioning import Conditioner, Prompt
 from sdxl_trt.runtime.device import Device, HostDevice
 from sdxl_trt.runtime.engine import Caller
+from sdxl_trt.runtime.images.preview import to_pixels
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.noise import TorchGenerator
@@ -270,12 +271,6 @@ class Pipeline:
             pictures.append(Image.fromarray(to_pixels(decoded[0])))
             progress("decoding", index + 1, len(latents))
         return pictures
-
-
-def to_pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A decoded image [3, H, W], −1 to 1, as RGB bytes [H, W, 3], rounded as diffusers' VaeImageProcessor does."""
-    unit = np.clip(image / 2 + 0.5, 0, 1).transpose(1, 2, 0)
-    return np.ascontiguousarray((unit * 255).round().astype(np.uint8))
 
 
 def _check_finite(array: NDArray[np.float32], stage: str, settings: Resolved) -> None:

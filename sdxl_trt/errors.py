@@ -4,6 +4,7 @@
     ├── UsageError                    the request itself is wrong (exit status 2)
     │   ├── UnknownName               no GPU, model, sampler or flavour of that name; suggests the nearest
     │   ├── UnsupportedSize           width × height the engines cannot take
+    │   ├── ImageError                an input picture or mask that cannot be read, is too large, or does not fit
     │   └── PromptTooLong             more tokens than the engines take
     ├── CheckpointError               the model folder cannot be exported (missing, damaged, another class)
     ├── ExportError                   a graph could not be traced or does not pass its checks
@@ -77,6 +78,10 @@ class UnknownName(UsageError):
 
 class UnsupportedSize(UsageError):
     """A picture size the engines were not built for."""
+
+
+class ImageError(UsageError):
+    """An input picture or mask that cannot be used: damaged, of a wrong size, or with nothing to paint."""
 
 
 class PromptTooLong(UsageError):
