@@ -25,7 +25,7 @@ Source = Path | bytes | Image.Image | NDArray[Any]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MOST_PIXELS = 8192 * 8192
-"""Above full-frame cameras (61 million) and within 0.5 GB while it is decoded; no SDXL picture needs more."""
+"""Above full-frame cameras (61 million); takes 0.9 GB of memory to open. No SDXL picture needs more."""
 
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -74,7 +74,7 @@ def _open(source: Source, kind: str, convert: Callable[[Image.Image], Image.Imag
     try:
         with _opened(source, kind) as image:
             _check(image, kind)
-            upright = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)  # always a copy
             return convert(_eight_bit(upright) if upright.mode in _SIXTEEN_BIT else upright)
     except ImageError:
         raise
@@ -123,8 +123,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
+        return _as(image, "RGB")
+    layer = _as(image, "RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(layer, mask=layer.getchannel("A"))
     return white
@@ -138,7 +138,12 @@ def _opaque(image: Image.Image) -> Image.Image:
             expected="an opaque mask: white is painted anew, black is kept",
             fix="take image.getchannel('A') as the mask to paint the opaque parts anew; inverted, the transparent ones",
         )
-    return image if image.mode in ("1", "L") else image.convert("RGB")
+    return image if image.mode in ("1", "L") else _as(image, "RGB")
+
+
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    """An image in a mode; no copy where it has it already."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -269,10 +269,9 @@ def test_lines_fit_into_memory(source: tuple[int, int]) -> None:
     """Scaled to cover 1024×1024, and then cropped, these would have 66 and 17 thousand million pixels."""
     image = Image.new("RGB", source, "red")
     image.paste("blue", (source[0] // 2, source[1] // 2, *source))
-    for mode in RESIZES:
-        pixels = preprocess(image, (1024, 1024), mode)
-        assert pixels.shape == (3, 1024, 1024)
-    for corner, colour in ((pixels[:, 0, 0], (1, -1, -1)), (pixels[:, -1, -1], (-1, -1, 1))):
+    made = {mode: preprocess(image, (1024, 1024), mode) for mode in RESIZES}
+    assert {pixels.shape for pixels in made.values()} == {(3, 1024, 1024)}
+    for corner, colour in ((made["crop"][:, 0, 0], (1, -1, -1)), (made["crop"][:, -1, -1], (-1, -1, 1))):
         assert tuple(corner.round(1)) == colour, "cropped to the middle, half red and half blue"
 
 
