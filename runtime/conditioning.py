@@ -9,8 +9,10 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdxl_trt.errors import PromptTooLong, UsageError
 from sdxl_trt.runtime.device import Device
@@ -66,11 +68,12 @@ class Conditioner:
         if settings.guided:
             prompts += self._negative(settings)
         embeds = self.encode(prompts, settings.weighting)
-        positive = _condition(embeds[0], settings.micro)
+        told = _guidance_embedding(settings.guidance, self._model.unet.guidance_embedding).astype(self._dtype)
+        positive = _condition(embeds[0], settings.micro, told)
         if not settings.guided:
             return positive, None
         negative = embeds[1] if len(embeds) > 1 else embeds[0].zeros()
-        return positive, _condition(negative, settings.negative_micro)
+        return positive, _condition(negative, settings.negative_micro, told)
 
     def encode(self, prompts: Sequence[Prompt | PromptEmbeds], weighting: str) -> list[PromptEmbeds]:
         """Encode those prompts that are not yet, and lengthen all to the longest.
@@ -160,5 +163,18 @@ class Conditioner:
         return PromptEmbeds(hidden=embeds.hidden.astype(self._dtype), pooled=embeds.pooled.astype(self._dtype))
 
 
-def _condition(embeds: PromptEmbeds, micro: MicroConditions) -> Conditioning:
-    return Conditioning(text=embeds.hidden, pooled=embeds.pooled, time_ids=micro.time_ids())
+def _condition(embeds: PromptEmbeds, micro: MicroConditions, told: NDArray[Any]) -> Conditioning:
+    return Conditioning(text=embeds.hidden, pooled=embeds.pooled, time_ids=micro.time_ids(), guidance_embedding=told)
+
+
+def _guidance_embedding(guidance: float, width: int) -> NDArray[np.float32]:
+    """The guidance as sines and cosines [G], for UNets that were distilled with it (arXiv 2310.04378).
+
+    As diffusers' get_guidance_scale_embedding of guidance − 1, in float32.
+    """
+    half = width // 2
+    if not half:
+        return np.zeros(width, np.float32)
+    rate = np.float32(np.log(10000.0) / max(half - 1, 1))
+    angles = np.float32(1000 * (guidance - 1)) * np.exp(np.arange(half, dtype=np.float32) * -rate)
+    return np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2, np.float32)])

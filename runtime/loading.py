@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from sdxl_trt.runtime.ort import OrtEngine
 from sdxl_trt.runtime.prompts.encoder import TextEncoder
 from sdxl_trt.runtime.tokenizer import Tokenizer
 from sdxl_trt.spec import ModelSpec, TextEncoderSpec, graph_spec
-from sdxl_trt.spec.graphs import LATENT_CHANNELS
 
 _REBUILD = "build the bundle again with this version of sdxl-trt"
 
@@ -32,6 +32,8 @@ class Loaded:
     encoders: tuple[TextEncoder, ...]
     step: Engine
     decoder: Engine
+    open_encoder: Callable[[], Engine]
+    """Opens the VAE's encoder, which only pictures from pictures need."""
 
 
 def load(bundle: Path, *, threads: int | None = None) -> Loaded:
@@ -53,6 +55,7 @@ def load(bundle: Path, *, threads: int | None = None) -> Loaded:
     _check_model(manifest.model)
     store = BlobStore(bundle)
     entries = {name: _entry(manifest.model, target, name) for name in _graphs(manifest.model)}
+    encoder = _entry(manifest.model, target, "vae_encoder")
     with ThreadPoolExecutor() as pool:  # hashing a file and optimising a graph leave Python's lock
         engines = {name: pool.submit(OrtEngine, store, entry, name, threads=threads) for name, entry in entries.items()}
         encoders = tuple(
@@ -64,6 +67,7 @@ def load(bundle: Path, *, threads: int | None = None) -> Loaded:
             encoders=encoders,
             step=engines["step"].result(),
             decoder=engines["vae_decoder"].result(),
+            open_encoder=lambda: OrtEngine(store, encoder, "vae_encoder", threads=threads),
         )
 
 
@@ -74,19 +78,13 @@ def _graphs(model: ModelSpec) -> tuple[str, ...]:
 
 def _check_model(model: ModelSpec) -> None:
     """Refuse models whose further inputs nothing here would fill in."""
-    reasons = {
-        "a refiner (aesthetic score conditioning)": model.kind != "base" or model.unet.time_ids != 6,
-        "an inpainting UNet (mask channels)": model.unet.channels != LATENT_CHANNELS,
-        "a distilled UNet (guidance embedding)": model.unet.guidance_embedding != 0,
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise BundleError(
-                f"this version cannot run {model.name}",
-                got=reason,
-                expected="an SDXL base model or a fine-tune of one",
-                fix="build a bundle of such a model",
-            )
+    if model.kind != "base" or model.unet.time_ids != 6:
+        raise BundleError(
+            f"this version cannot run {model.name}",
+            got="a refiner (aesthetic score conditioning)",
+            expected="an SDXL base, inpainting, Turbo or LCM model, or a fine-tune of one",
+            fix="build a bundle of such a model",
+        )
 
 
 def _entry(model: ModelSpec, target: Target, name: str) -> EngineEntry:

@@ -15,7 +15,7 @@ from sdxl_trt.runtime.engine import Engine, allocate
 from sdxl_trt.runtime.slots import Conditioning, Slot, SlotRequest
 from sdxl_trt.spec import COLUMN_WIDTH
 
-_ROW_TENSORS = ("text", "pooled", "time_ids")
+_ROW_TENSORS = ("text", "pooled", "time_ids", "guidance_embedding")
 
 
 class Loop:
@@ -43,7 +43,6 @@ class Loop:
         self._rows: list[Conditioning | None] = [None] * (2 * slots)
         self._works: dict[int, Work] = {}  # by rows in the call
         self._work: Work | None = None  # None: the set of slots has changed since the last step
-        self._upload("mask", np.ones(self._buffers["mask"].shape, np.float32))
 
     @property
     def free(self) -> int:
@@ -58,10 +57,14 @@ class Loop:
         index = self._free.pop(0)
         self._slots[index] = Slot(request)
         stack = np.zeros(self._buffers["state"].shape[1:], np.float32)
-        np.multiply(request.noise, np.float32(request.table.initial_scale), out=stack[0])
-        self._upload("state", stack, index)
-        self._upload("initial_noise", request.noise, index)
-        self._upload("noise", np.zeros_like(stack[0]), index)
+        image = np.zeros_like(stack[0]) if request.image is None else request.image
+        table = request.table
+        stack[0] = np.float32(table.initial_scale) * request.noise + np.float32(table.initial_image) * image
+        mask = np.ones(self._buffers["mask"].shape[1:], np.float32) if request.mask is None else request.mask
+        values = {"state": stack, "initial_noise": request.noise, "noise": np.zeros_like(stack[0]), "mask": mask}
+        extra = {} if request.extra is None else {"extra": request.extra}
+        for name, array in {**values, "image": image, **extra}.items():
+            self._upload(name, array, index)
         self._work = None
         return index
 
@@ -128,7 +131,7 @@ class Loop:
     def _condition(self, row: int, conditioning: Conditioning) -> None:
         if self._rows[row] is conditioning:
             return
-        for name in _ROW_TENSORS:
+        for name in self._engine.inputs.keys() & _ROW_TENSORS:
             self._upload(name, getattr(conditioning, name), row)
         self._rows[row] = conditioning
 

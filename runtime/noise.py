@@ -207,3 +207,7 @@ def _checked(seed: int) -> int:
         expected="an integer from -2**63 to 2**64 - 1",
         fix="choose a seed in this range, such as 0",
     )
+
+
+RNGS = {"cpu": TorchGenerator, "cuda": PhiloxGenerator}
+"""Generators by the torch device that they reproduce."""

@@ -14,25 +14,30 @@ from numpy.typing import NDArray
 from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.errors import RunError, UsageError
 from sdxl_trt.progress import Progress, silent
+from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Conditioner, Prompt
 from sdxl_trt.runtime.device import Device, HostDevice
 from sdxl_trt.runtime.engine import Caller
 from sdxl_trt.runtime.images.preview import to_pixels
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.loop import Loop
-from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.noise import RNGS
 from sdxl_trt.runtime.prompts.embeds import Pairs, PromptEmbeds, blend, check_pairs
 from sdxl_trt.runtime.prompts.emphasis import OFF, check_weighting
 from sdxl_trt.runtime.prompts.inversion import read_inversion
 from sdxl_trt.runtime.prompts.layers import check_clip_skip
-from sdxl_trt.runtime.request import Pair, Request, Resolved, check_noise, resolve
-from sdxl_trt.runtime.samplers import make_table
+from sdxl_trt.runtime.request import Request, Resolved, check_noise, resolve
+from sdxl_trt.runtime.samplers import SamplerOptions, make_table
 from sdxl_trt.runtime.slots import SlotRequest
+from sdxl_trt.runtime.starts import Starter
+from sdxl_trt.runtime.table import Table
+from sdxl_trt.spec import LATENT_SCALE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 OUTPUTS = ("image", "latents")
+_NO_OPTIONS = SamplerOptions()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +63,8 @@ class Pipeline:
         self._condition = Conditioner(loaded.encoders, device, model=loaded.model, most_tokens=most)
         self._step = loaded.step
         self._decode = Caller(loaded.decoder, device)
+        self._encoder: Caller | None = None
+        self._open_encoder = loaded.open_encoder
         self._loop: tuple[tuple[int, ...], Loop] | None = None
         self._lock = threading.Lock()
 
@@ -94,6 +101,17 @@ class Pipeline:
         seed: int | Sequence[int] | None = None,
         size: Pair | None = None,
         sampler: str | None = None,
+        options: SamplerOptions = _NO_OPTIONS,
+        rng: str = "cpu",
+        image: Any = None,
+        mask: Any = None,
+        strength: float | None = None,
+        denoising_start: float | None = None,
+        denoising_end: float | None = None,
+        mask_blur: float = 0.0,
+        mask_invert: bool = False,
+        mask_soft: bool = False,
+        mask_padding: int | None = None,
         original_size: Pair | None = None,
         target_size: Pair | None = None,
         crop_top_left: Pair = (0, 0),
@@ -120,6 +138,17 @@ class Pipeline:
             seed=seed,
             size=size,
             sampler=sampler,
+            options=options,
+            rng=rng,
+            image=image,
+            mask=mask,
+            strength=strength,
+            denoising_start=denoising_start,
+            denoising_end=denoising_end,
+            mask_blur=mask_blur,
+            mask_invert=mask_invert,
+            mask_soft=mask_soft,
+            mask_padding=mask_padding,
             original_size=original_size,
             target_size=target_size,
             crop_top_left=crop_top_left,
@@ -204,21 +233,50 @@ class Pipeline:
 
     def _requests(self, settings: Resolved, starts: NDArray[np.float32] | None) -> list[SlotRequest]:
         """One slot's work for each picture. The table comes first: it may refuse, and costs nothing."""
-        table = make_table(self.model.scheduler, settings.steps, settings.sampler)
+        table = self._table(settings)
         prompt, negative = self._condition(settings)
-        sources = [TorchGenerator(seed) for seed in settings.seeds]
-        return [
-            SlotRequest(
-                table=table,
-                noise=source.normal(settings.latent_shape) if starts is None else starts[i],
-                source=source,
-                prompt=prompt,
-                negative=negative,
-                guidance=settings.guidance,
-                rescale=settings.guidance_rescale,
+        starter = Starter(self.model, settings.given, self._moments, from_noise=not table.initial_image)
+        requests = []
+        for index, seed in enumerate(settings.seeds):
+            source = RNGS[settings.rng](seed)
+            noise = None if starts is None else starts[index]
+            begin = starter.start(index, source, settings.latent_shape, noise)
+            requests.append(
+                SlotRequest(
+                    table=table,
+                    noise=begin.noise,
+                    source=source,
+                    prompt=prompt,
+                    negative=negative,
+                    guidance=settings.guidance,
+                    rescale=settings.guidance_rescale,
+                    image=begin.image,
+                    mask=begin.mask,
+                    extra=begin.extra,
+                )
             )
-            for i, source in enumerate(sources)
-        ]
+        return requests
+
+    def _table(self, settings: Resolved) -> Table:
+        """The sampler as numbers. Inpainting at full strength starts from noise alone, as in diffusers."""
+        inpaints = settings.given is not None and settings.given.mask is not None
+        return make_table(
+            self.model.scheduler,
+            settings.steps,
+            settings.sampler,
+            options=settings.options,
+            strength=None if inpaints and settings.strength == 1 else settings.strength,
+            denoising_start=settings.denoising_start,
+            denoising_end=settings.denoising_end,
+        )
+
+    def _moments(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixels [3, H, W] to the VAE's moments [8, h, w]."""
+        if self._encoder is None:
+            self._encoder = Caller(self._open_encoder(), self._device)
+        axes = {"slots": 1, "height": pixels.shape[1] // LATENT_SCALE, "width": pixels.shape[2] // LATENT_SCALE}
+        moments: NDArray[np.float32] = self._encoder(axes, image=pixels[None])["moments"][0]
+        return moments
 
     def _denoise(self, settings: Resolved, requests: list[SlotRequest], progress: Progress) -> NDArray[np.float32]:
         """Final latents [N, 4, h, w]; a picture joins the loop as soon as there is room."""
@@ -268,7 +326,9 @@ class Pipeline:
                 "image"
             ]
             _check_finite(decoded, "decoding", settings)
-            pictures.append(Image.fromarray(to_pixels(decoded[0])))
+            picture = Image.fromarray(to_pixels(decoded[0]))
+            paste = settings.given and settings.given.paste
+            pictures.append(paste(picture) if paste else picture)
             progress("decoding", index + 1, len(latents))
         return pictures
 

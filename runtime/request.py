@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_trt.errors import UsageError
-from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.checks import (
+    Pair,
+    check_integer,
+    check_number,
+    check_optional_text,
+    check_pair,
+    check_seeds,
+    check_size,
+    check_text,
+)
+from sdxl_trt.runtime.inputs import INPAINTING_STRENGTH, STRENGTH, Input, read_input
+from sdxl_trt.runtime.noise import RNGS
 from sdxl_trt.runtime.prompts.embeds import PromptEmbeds, check_embeds
 from sdxl_trt.runtime.prompts.emphasis import OFF, check_weighting
 from sdxl_trt.runtime.prompts.layers import check_clip_skip
+from sdxl_trt.runtime.samplers import Preset, SamplerOptions, choose_preset
 from sdxl_trt.spec import LATENT_SCALE, ModelSpec, Profile
+from sdxl_trt.spec.graphs import LATENT_CHANNELS
 
 DEFAULT_STEPS = 30
 DEFAULT_GUIDANCE = 5.0
 
 _MOST_GUIDANCE = 1000.0
-_MOST_PIXELS = 1_000_000
-
-_NUMBERS = (int, float, np.integer, np.floating)
-
-Pair = tuple[int, int]
+_NO_OPTIONS = SamplerOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,28 @@ class Request:
     """One picture for each; None: one, of a seed chosen at random."""
     size: Pair | None = None
     sampler: str | None = None
-    """None: the scheduler that came with the checkpoint."""
+    """None: the scheduler that came with the checkpoint, or that its kind of model is run with."""
+    options: SamplerOptions = _NO_OPTIONS
+    """Of the sampler, over what the checkpoint says."""
+    rng: str = "cpu"
+    """Which of torch's generators seeds are for: 'cpu', or 'cuda' for pictures that were made with one there."""
+    image: Any = None
+    """A start: a pathlib.Path, a file's bytes, a Pillow image or uint8 [H, W, 3]; or latents, float [N, 4, h, w]."""
+    mask: Any = None
+    """For inpainting: white is painted anew, black is kept. As `image`, of its size."""
+    strength: float | None = None
+    """0 to 1: how much of the steps a picture made from `image` goes through. None: 0.3, and 0.9999 with a mask."""
+    denoising_start: float | None = None
+    """0 to 1: go on from latents that another run left at this part of training's timesteps (its denoising_end)."""
+    denoising_end: float | None = None
+    """0 to 1: stop there; latents then are still noisy."""
+    mask_blur: float = 0.0
+    """Standard deviation in pixels."""
+    mask_invert: bool = False
+    mask_soft: bool = False
+    """Grey keeps in part. Else the mask is cut at the middle, as diffusers does."""
+    mask_padding: int | None = None
+    """Work on the mask and so many pixels round it alone, at the full size; the result is put back into the picture."""
     original_size: Pair | None = None
     target_size: Pair | None = None
     crop_top_left: Pair = (0, 0)
@@ -107,13 +135,22 @@ class Resolved:
     seeds: tuple[int, ...]
     size: Pair
     sampler: str | None
+    options: SamplerOptions
+    rng: str
+    given: Input | None
+    """What is started from."""
+    strength: float | None
+    denoising_start: float | None
+    denoising_end: float | None
     micro: MicroConditions
     negative_micro: MicroConditions
+    guidance_embedded: bool
+    """The UNet is told the guidance, and evaluated once for each step."""
 
     @property
     def guided(self) -> bool:
-        """Guidance does anything at all."""
-        return self.guidance > 1
+        """Guidance needs a second evaluation."""
+        return self.guidance > 1 and not self.guidance_embedded
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -134,33 +171,88 @@ def resolve(request: Request, model: ModelSpec, profile: Profile, *, images: int
     Raises:
         UsageError: the first value that cannot be used.
     """
-    size = _size("size", request.size, default_size(model, profile))
-    profile.check_size(size)
+    preset = choose_preset(model.name, model.scheduler, guidance_embedding=bool(model.unet.guidance_embedding))
+    asked = None if request.size is None else check_pair("size", request.size, least=1)
+    given, size = read_input(replace(request, size=asked), default_size(model, profile), profile)
+    if model.unet.channels != LATENT_CHANNELS and (given is None or given.mask is None):
+        raise UsageError(
+            f"{model.name} is an inpainting model",
+            got="no mask",
+            expected="a picture and a mask, which its UNet sees",
+            fix="give image and mask; or take a model that is not for inpainting",
+        )
     micro, negative_micro = _micro_conditions(request, size)
     texts, negative_texts = (request.prompt, request.prompt_2), (request.negative_prompt, request.negative_prompt_2)
     prompt_embeds = check_embeds("prompt", request.prompt_embeds, texts, model, profile)
-    prompt = _text("prompt", request.prompt) if prompt_embeds is None else ""
-    guidance = DEFAULT_GUIDANCE if request.guidance is None else request.guidance
+    prompt = check_text("prompt", request.prompt) if prompt_embeds is None else ""
+    steps, guidance = _effort(request, preset)
+    sampler, options = _sampler(request, preset)
     return Resolved(
         prompt=prompt,
-        prompt_2=_optional_text("prompt_2", request.prompt_2) or prompt,
-        negative_prompt=_optional_text("negative_prompt", request.negative_prompt),
-        negative_prompt_2=_optional_text("negative_prompt_2", request.negative_prompt_2),
+        prompt_2=check_optional_text("prompt_2", request.prompt_2) or prompt,
+        negative_prompt=check_optional_text("negative_prompt", request.negative_prompt),
+        negative_prompt_2=check_optional_text("negative_prompt_2", request.negative_prompt_2),
         prompt_embeds=prompt_embeds,
         negative_prompt_embeds=check_embeds(
             "negative_prompt", request.negative_prompt_embeds, negative_texts, model, profile
         ),
         weighting=check_weighting(request.weighting),
         clip_skip=check_clip_skip(request.clip_skip, model),
-        steps=_integer("steps", DEFAULT_STEPS if request.steps is None else request.steps, least=1),
-        guidance=_number("guidance", guidance, most=_MOST_GUIDANCE),
-        guidance_rescale=_number("guidance_rescale", request.guidance_rescale, most=1.0),
-        seeds=_seeds(request.seed, images),
+        steps=check_integer("steps", steps, least=1),
+        guidance=check_number("guidance", guidance, most=_MOST_GUIDANCE),
+        guidance_rescale=check_number("guidance_rescale", request.guidance_rescale, most=1.0),
+        seeds=check_seeds(request.seed, images),
         size=size,
-        sampler=_optional_text("sampler", request.sampler),
+        sampler=sampler,
+        options=options,
+        rng=_rng(request.rng),
+        given=given,
+        strength=_strength(request, given),
+        denoising_start=request.denoising_start,
+        denoising_end=request.denoising_end,
         micro=micro,
         negative_micro=negative_micro,
+        guidance_embedded=bool(model.unet.guidance_embedding),
     )
+
+
+def _effort(request: Request, preset: Preset | None) -> tuple[int, float]:
+    """Steps and guidance: those asked for, else the preset's, else the defaults."""
+    steps, guidance = (preset.steps, preset.guidance) if preset else (DEFAULT_STEPS, DEFAULT_GUIDANCE)
+    return (
+        steps if request.steps is None else request.steps,
+        guidance if request.guidance is None else request.guidance,
+    )
+
+
+def _sampler(request: Request, preset: Preset | None) -> tuple[str | None, SamplerOptions]:
+    """The sampler asked for with its options; else the preset's, and its options where none are asked for."""
+    name = check_optional_text("sampler", request.sampler)
+    if not isinstance(request.options, SamplerOptions):
+        raise UsageError(
+            "options cannot be used",
+            got=f"{request.options!r:.80}",
+            expected="SamplerOptions",
+            fix="SamplerOptions(sigmas='karras')",
+        )
+    if name is not None or preset is None:
+        return name, request.options
+    return preset.sampler, preset.options if request.options == _NO_OPTIONS else request.options
+
+
+def _strength(request: Request, given: Input | None) -> float | None:
+    """How much of a run from an input is done; None where it starts from noise, or goes on from another run."""
+    if given is None or request.denoising_start is not None:
+        return None
+    if request.strength is not None:
+        return check_number("strength", request.strength, most=1.0)
+    return STRENGTH if given.mask is None else INPAINTING_STRENGTH
+
+
+def _rng(name: object) -> str:
+    if name not in RNGS:
+        raise UsageError("rng cannot be used", got=f"{name!r:.80}", expected=" or ".join(RNGS), fix='rng="cpu"')
+    return str(name)
 
 
 def default_size(model: ModelSpec, profile: Profile) -> Pair:
@@ -169,6 +261,22 @@ def default_size(model: ModelSpec, profile: Profile) -> Pair:
     if all(r.min <= edge <= r.max for edge, r in zip(latent, (profile.width, profile.height), strict=True)):
         return model.native_size
     return profile.width.opt * LATENT_SCALE, profile.height.opt * LATENT_SCALE
+
+
+def _micro_conditions(request: Request, size: Pair) -> tuple[MicroConditions, MicroConditions]:
+    """The prompt's and the negative prompt's."""
+    micro = MicroConditions(
+        original_size=check_size("original_size", request.original_size, size),
+        crop_top_left=check_pair("crop_top_left", request.crop_top_left, least=0),
+        target_size=check_size("target_size", request.target_size, size),
+    )
+    negative = MicroConditions(
+        original_size=check_size("negative_original_size", request.negative_original_size, size),
+        crop_top_left=check_pair("negative_crop_top_left", request.negative_crop_top_left, least=0),
+        target_size=check_size("negative_target_size", request.negative_target_size, size),
+    )
+    own = request.negative_original_size is not None and request.negative_target_size is not None
+    return micro, negative if own else micro
 
 
 def check_noise(noise: NDArray[Any], settings: Resolved) -> NDArray[np.float32]:
@@ -189,90 +297,3 @@ def check_noise(noise: NDArray[Any], settings: Resolved) -> NDArray[np.float32]:
             fix="np.random.default_rng(0).standard_normal(shape, np.float32), of unit variance whatever the sampler",
         )
     return np.ascontiguousarray(noise, np.float32)
-
-
-def _micro_conditions(request: Request, size: Pair) -> tuple[MicroConditions, MicroConditions]:
-    """The prompt's and the negative prompt's."""
-    micro = MicroConditions(
-        original_size=_size("original_size", request.original_size, size),
-        crop_top_left=_pair("crop_top_left", request.crop_top_left, least=0),
-        target_size=_size("target_size", request.target_size, size),
-    )
-    negative = MicroConditions(
-        original_size=_size("negative_original_size", request.negative_original_size, size),
-        crop_top_left=_pair("negative_crop_top_left", request.negative_crop_top_left, least=0),
-        target_size=_size("negative_target_size", request.negative_target_size, size),
-    )
-    own = request.negative_original_size is not None and request.negative_target_size is not None
-    return micro, negative if own else micro
-
-
-def _size(name: str, value: object, default: Pair) -> Pair:
-    return default if value is None else _pair(name, value, least=1)
-
-
-def _seeds(seed: int | Sequence[int] | None, images: int | None) -> tuple[int, ...]:
-    if seed is None:
-        return tuple(secrets.randbits(32) for _ in range(images or 1))
-    seeds = tuple(seed) if isinstance(seed, Iterable) and not isinstance(seed, str) else (seed,)
-    for each in seeds:
-        TorchGenerator(each)  # refuses what is no seed
-    if not seeds or (images is not None and len(seeds) != images):
-        raise UsageError(
-            "the number of seeds is wrong",
-            got=f"{len(seeds)} seeds",
-            expected=f"{images} of them, one for each picture" if images else "at least one",
-            fix="seed=(0, 1, 2) makes three pictures",
-        )
-    return tuple(int(each) for each in seeds)
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _wrong(name, type(value).__name__, "text", f'{name}="a red circle"')
-    return value
-
-
-def _optional_text(name: str, value: object) -> str | None:
-    return None if value is None else _text(name, value)
-
-
-def _integer(name: str, value: object, *, least: int) -> int:
-    number = _as_integer(value)
-    if number is None or number < least:
-        raise _wrong(name, _short(value), f"an integer of at least {least}", f"{name}={DEFAULT_STEPS}")
-    return number
-
-
-def _as_integer(value: object) -> int | None:
-    """Any library's integer, but no truth value."""
-    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
-
-
-def _number(name: str, value: object, *, most: float) -> float:
-    if isinstance(value, _NUMBERS) and not isinstance(value, bool) and 0 <= value <= most:  # not so for a NaN
-        return float(value)
-    raise _wrong(name, _short(value), f"a number from 0 to {most:g}", f"{name}={min(DEFAULT_GUIDANCE, most):g}")
-
-
-def _pair(name: str, value: object, *, least: int) -> Pair:
-    """Two integers, such as a size."""
-    items = [_as_integer(item) for item in value] if isinstance(value, tuple | list) else []
-    match items:
-        case [int(first), int(second)] if least <= min(first, second) and max(first, second) <= _MOST_PIXELS:
-            return first, second
-    order = "(top, left)" if name.endswith("top_left") else "(width, height)"
-    fix = f"{name}={(least * 1024,) * 2}"
-    raise _wrong(name, _short(value), f"{order}: two integers from {least} to {_MOST_PIXELS}", fix)
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print an integer of more than some thousand digits
-        text = "an enormous integer"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _wrong(name: str, got: str, expected: str, fix: str) -> UsageError:
-    return UsageError(f"{name} cannot be used", got=got, expected=expected, fix=fix)

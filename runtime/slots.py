@@ -31,6 +31,8 @@ class Conditioning:
     """[P]."""
     time_ids: NDArray[np.float32]
     """[T]: original height, width, crop top, left, target height, width."""
+    guidance_embedding: NDArray[Any] | None = None
+    """[G]: the guidance, where the UNet is told it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +48,12 @@ class SlotRequest:
     negative: Conditioning | None
     """None: guidance is off, and the slot has one row instead of two."""
     guidance: float
+    image: NDArray[np.float32] | None = None
+    """[4, h, w]: latents of the input, where there is one."""
+    mask: NDArray[np.float32] | None = None
+    """[1, h, w]: after each step `image` is put back where it is 0; None: nowhere."""
+    extra: NDArray[np.float32] | None = None
+    """[C, h, w]: further channels that an inpainting UNet sees."""
     rescale: float = 0.0
     """How far guided outputs are rescaled to the prompt's own spread, 0 to 1 (arXiv 2305.08891, section 3.4)."""
 
