@@ -20,11 +20,18 @@ from sdxl_trt.errors import SchedulerError, UsageError
 from sdxl_trt.runtime.samplers import SamplerOptions, make_table
 from sdxl_trt.spec import Column
 
-TIGHT = 2e-4
-REQUIRED = {"DEISMultistepScheduler": 1e-3, "DPMSolverSDEScheduler": 5e-3}
-"""Where diffusers' own float32 is further off. DEIS takes differences of nearly equal numbers. DPM++ SDE asks its path
-for times of six digits by float32 logarithms, whose last digit is the processor's: a time that is one off in it moves
-the path by a thousandth."""
+TIGHT = 2e-5
+REQUIRED = {
+    "DEISMultistepScheduler": 3e-4,
+    "DPMSolverSDEScheduler": 5e-3,
+    "DPMSolverSinglestepScheduler": 1e-4,
+    "EDMEulerScheduler": 1e-4,
+    "HeunDiscreteScheduler": 1e-4,
+    "KDPM2AncestralDiscreteScheduler": 2e-4,
+}
+"""Where diffusers' own float32 is further off, by differences of nearly equal numbers. DPM++ SDE asks its path for
+times of six digits by float32 logarithms, whose last digit is the processor's: a time that is one off in it moves the
+path by a thousandth."""
 SDXL = {
     "beta_start": 0.00085,
     "beta_end": 0.012,

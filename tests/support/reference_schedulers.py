@@ -1,8 +1,8 @@
 """diffusers' schedulers run on a cheap model, beside the same run by a table.
 
 scipy and torchsde are no dependencies here, and some schedulers of diffusers need them. Where they are not installed,
-what the schedulers call is put in their place: two-point Gauss–Legendre quadrature (exact for the cubics of LMS), mpmath's
-incomplete beta function, and this package's own Brownian path, so that all but the path itself is compared.
+what the schedulers call is put in their place: Gauss–Legendre quadrature of two points (exact for the cubics of LMS),
+mpmath's incomplete beta function, and this package's own Brownian path, so that all but the path itself is compared.
 """
 
 from __future__ import annotations
