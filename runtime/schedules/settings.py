@@ -97,7 +97,8 @@ def read_settings(
 ) -> dict[str, Any]:
     """Every option of a scheduler, from the config where its class has it.
 
-    Like diffusers, an option that the class does not have is left alone; it must be one that is known.
+    Like diffusers, an option that the class does not have is left alone; it must be one that is known. But what has no
+    linear table is refused whatever the class: somebody meant it.
 
     Args:
         config: content of scheduler_config.json.
@@ -110,7 +111,7 @@ def read_settings(
         SchedulerError: an option that has no linear table, is not supported or not known, or of an unusable value.
     """
     for key, value in config.items():
-        _check_entry(key, value, defaults)
+        _check_entry(key, value)
     given = {key: config[key] for key in defaults if key in config}
     settings = {**_DEFAULTS, **defaults, **given}
     for key, names in renamed.items():
@@ -124,8 +125,8 @@ def read_settings(
     return settings
 
 
-def _check_entry(key: str, value: Any, defaults: Mapping[str, Any]) -> None:
-    if key in _NOT_LINEAR and key in defaults and value not in _NOT_LINEAR[key]:
+def _check_entry(key: str, value: Any) -> None:
+    if key in _NOT_LINEAR and value not in _NOT_LINEAR[key]:
         _refuse(key, value, "is not linear: no sampler table can hold it", _NOT_LINEAR[key])
     if key in _OFF and value not in _OFF[key]:
         _refuse(key, value, "is not supported", _OFF[key])

@@ -12,6 +12,7 @@ import click
 
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.models import newest_first
+from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
 from sdxl_trt.demo_bundle import demo_bundle
@@ -71,7 +72,8 @@ SIZE, CORNER = SizeType(), CornerType()
 @click.option("--guidance-rescale", type=float, default=0.0, help="0 to 1 (arXiv 2305.08891).")
 @click.option("--seed", type=int, multiple=True, help="One picture each; repeat for several.  [default: random]")
 @click.option("-n", "--images", type=click.IntRange(1, 1000), help="Pictures, of one seed upwards or of random seeds.")
-@click.option("--sampler", help="See `sdxl-trt samplers`.  [default: the checkpoint's]")
+@sampler_options
+@image_options
 @click.option("--original-size", type=SIZE, help="Size conditioning.  [default: the size]")
 @click.option("--target-size", type=SIZE, help="Size conditioning.  [default: the size]")
 @click.option("--crop-top-left", type=CORNER, default="0,0", help="Crop conditioning.")
@@ -97,13 +99,14 @@ def run_command(
     started = time.monotonic()
     target = _free_name() if output is None else output
     _check_target(target)
-    request = Request(prompt=prompt, seed=_seeds(seed, images), **settings)
+    request = Request(prompt=prompt, seed=_seeds(seed, images), **take_sampler_options(settings))
     pipeline, folder = _load(bundle, threads)
     words = load_words(pipeline, embedding)
     loaded = time.monotonic()
     with shown_progress(quiet=True) as progress:
         result = pipeline.run(request, progress=progress)
-    files = _write(result, pipeline, target, words)
+    more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
+    files = _write(result, pipeline, target, more)
     report = {
         "bundle": str(folder),
         "target": pipeline.target.name,
@@ -166,7 +169,7 @@ def _check_target(target: Path) -> None:
     check_writable(target)
 
 
-def _write(result: Result, pipeline: Pipeline, target: Path, words: dict[str, str]) -> list[Path]:
+def _write(result: Result, pipeline: Pipeline, target: Path, more: dict[str, Any]) -> list[Path]:
     import numpy as np
 
     from sdxl_trt.runtime.png import Parameters, encode_png
@@ -174,7 +177,7 @@ def _write(result: Result, pipeline: Pipeline, target: Path, words: dict[str, st
     files = []
     for image, seed in zip(result.images, result.seeds, strict=True):
         file = target if len(result.seeds) == 1 else target.with_stem(f"{target.stem}-{seed}")
-        shown = _shown(result.settings, seed, pipeline) | prompt_settings(result.settings, words)
+        shown = _shown(result.settings, seed, pipeline) | more
         parameters = Parameters(
             prompt=result.settings.prompt, negative_prompt=result.settings.negative_prompt or "", settings=shown
         )

@@ -166,18 +166,8 @@ def test_a_model_of_another_width_than_its_engines_is_refused(bundle: Path) -> N
         Pipeline.load(bundle)
 
 
-@pytest.mark.parametrize(
-    ("changes", "unet", "got"),
-    [
-        ({"kind": "refiner"}, {"time_ids": 5}, "a refiner"),
-        ({}, {"channels": 9}, "an inpainting UNet"),
-        ({}, {"guidance_embedding": 256}, "a distilled UNet"),
-    ],
-)
-def test_models_that_cannot_run_yet_are_refused(
-    bundle: Path, changes: dict[str, Any], unet: dict[str, int], got: str
-) -> None:
-    change_model(bundle, unet=replace(read_manifest(bundle).model.unet, **unet), **changes)
+def test_refiners_are_refused_until_they_run(bundle: Path) -> None:
+    change_model(bundle, kind="refiner", unet=replace(read_manifest(bundle).model.unet, time_ids=5))
     with pytest.raises(BundleError, match="this version cannot run sdxl-shapes") as caught:
         Pipeline.load(bundle)
-    assert got in caught.value.got
+    assert "a refiner" in caught.value.got

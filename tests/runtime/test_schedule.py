@@ -213,8 +213,8 @@ def test_what_a_sampler_cannot_do_is_refused_by_name(sampler: str, option: str, 
 
 
 def test_what_a_class_does_not_have_is_left_alone() -> None:
-    """As in diffusers: Euler has no clipping, Euler ancestral no Karras σ."""
-    config = {"clip_sample": True, "thresholding": True, "solver_order": 3, "use_karras_sigmas": True}
+    """As in diffusers: Euler ancestral has no order and no Karras σ."""
+    config = {"solver_order": 3, "use_karras_sigmas": True}
     settings = SAMPLERS["euler_a"].scheduler.settings(config, {})
     assert not settings["use_karras_sigmas"]
     with pytest.raises(SchedulerError, match="use_exponential_sigmas cannot go with use_karras_sigmas"):

@@ -98,9 +98,7 @@ def test_image_to_image(ours: Pipeline, demo_model: Path, strength: float, sampl
 
 @pytest.mark.parametrize("sampler", [None, "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"])
 @pytest.mark.parametrize("strength", [0.5, 0.9999, 1.0])
-def test_inpainting_with_four_channels(
-    ours: Pipeline, demo_model: Path, strength: float, sampler: str | None
-) -> None:
+def test_inpainting_with_four_channels(ours: Pipeline, demo_model: Path, strength: float, sampler: str | None) -> None:
     theirs = reference("Inpaint", demo_model)
     _set_scheduler(theirs, sampler)
     expected = latents_of(theirs, image=picture(), mask_image=mask(), strength=strength, width=128, height=128)
@@ -120,7 +118,7 @@ def test_inpainting_with_nine_channels(models: Models, strength: float) -> None:
 
 
 def test_only_the_surroundings_of_a_mask(ours: Pipeline, demo_model: Path) -> None:
-    """The picture as it is put together: pixels outside the mask are the input's, the rest is diffusers' to 2 of 255."""
+    """Put back into the picture: pixels outside the mask are the input's, the rest is diffusers' to 2 of 255."""
     image, drawn = picture((300, 200)), Image.new("L", (300, 200), 0)
     ImageDraw.Draw(drawn).ellipse((180, 40, 240, 110), fill=255)
     theirs = reference("Inpaint", demo_model)
@@ -147,9 +145,7 @@ def test_only_the_surroundings_of_a_mask(ours: Pipeline, demo_model: Path) -> No
     assert difference <= 2
 
 
-def test_one_percent_in_the_blend_fails(
-    ours: Pipeline, demo_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_percent_in_the_blend_fails(ours: Pipeline, demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = pipeline.make_table
 
     def changed(*arguments: Any, **options: Any) -> Table:
