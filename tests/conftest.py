@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,14 @@ def models(pytestconfig: pytest.Config) -> Models:
 def demo_bundle(models: Models) -> Path:
     """The demo model built for the CPU, 64 to 256 pixels and up to four images."""
     return models.bundle("demo")
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """torch's threads wait busily for one another, for minutes where cores are shared."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -82,6 +82,18 @@ sampler here, while some of diffusers' classes do not know it."""
 K_TRAINED: Final[Mapping[str, Any]] = {**TRAINED, "beta_start": 0.00085, "beta_end": 0.012}
 """The same for those of diffusers' classes whose betas are Stable Diffusion's."""
 
+EDM_TRAINED: Final[Mapping[str, Any]] = {
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "sigma_data": 0.5,
+    "sigma_schedule": "karras",
+    "rho": 7.0,
+    "final_sigmas_type": "zero",
+}
+"""Of networks that are told the noise level itself (arXiv 2206.00364), with its schedule."""
+
 CONVERTED: Final[Mapping[str, Any]] = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,

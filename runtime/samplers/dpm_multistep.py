@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from sdxl_trt.errors import SchedulerError
-from sdxl_trt.runtime.samplers.base import SchedulerClass
+from sdxl_trt.runtime.samplers.base import EDM_TRAINED, SchedulerClass
 from sdxl_trt.runtime.samplers.solver import (
     DPM_SOLVER_CHOICES,
     DPM_SOLVER_RENAMED,
@@ -37,20 +37,13 @@ DPM_MULTISTEP: Final = SchedulerClass(
 EDM_DPM_MULTISTEP: Final = SchedulerClass(
     name="EDMDPMSolverMultistepScheduler",
     defaults={
-        "num_train_timesteps": 1000,
-        "prediction_type": "epsilon",
-        "sigma_min": 0.002,
-        "sigma_max": 80.0,
-        "sigma_data": 0.5,
-        "sigma_schedule": "karras",
-        "rho": 7.0,
+        **EDM_TRAINED,
         "solver_order": 2,
         "thresholding": False,
         "algorithm_type": "dpmsolver++",
         "solver_type": "midpoint",
         "lower_order_final": True,
         "euler_at_final": False,
-        "final_sigmas_type": "zero",
     },
     choices={
         **DPM_SOLVER_CHOICES,

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from sdxl_trt.runtime.samplers.ancestral import ancestral_step
-from sdxl_trt.runtime.samplers.base import CONVERTED, TRAINED, SchedulerClass
+from sdxl_trt.runtime.samplers.base import CONVERTED, EDM_TRAINED, TRAINED, SchedulerClass
 from sdxl_trt.runtime.schedules import Schedule, edm_schedule
 from sdxl_trt.runtime.table import Form, Tape
 
@@ -27,16 +27,7 @@ EULER_ANCESTRAL: Final = SchedulerClass(
 )
 EDM_EULER: Final = SchedulerClass(
     name="EDMEulerScheduler",
-    defaults={
-        "num_train_timesteps": 1000,
-        "prediction_type": "epsilon",
-        "sigma_min": 0.002,
-        "sigma_max": 80.0,
-        "sigma_data": 0.5,
-        "sigma_schedule": "karras",
-        "rho": 7.0,
-        "final_sigmas_type": "zero",
-    },
+    defaults=EDM_TRAINED,
     choices={"prediction_type": ("epsilon", "v_prediction")},
 )
 edm_euler_schedule: Final = partial(edm_schedule, double=True)

@@ -6,7 +6,6 @@ added token; it says itself that this is wrong with added tokens, and what to se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.device import HostDevice
 from sdxl_trt.runtime.loading import Loaded, load
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 REQUIRED, LATENTS = 5e-6, 1e-3
 END = 603
 ENCODERS = ("clip_l", "clip_g")
@@ -27,17 +28,6 @@ PROMPTS = {
     "<cat-toy>": ("a large {} circle on a white background", "{}", "A photo of {}, {} and x{}x"),
     "mystyle": ("a large {} circle on a white background", "{}: {},{}"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """torch's threads wait busily for one another, for minutes where cores are shared."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

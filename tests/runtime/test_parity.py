@@ -7,7 +7,6 @@ config (Euler) and one CPU generator per image; final latents are compared, wher
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,11 @@ from sdxl_trt.runtime import Pipeline, pipeline
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.spec import Column
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 REQUIRED = 1e-3  # largest difference over largest magnitude
 PROMPT = "a large red circle on a white background"
 SEEDS = (0, 7, 2**40 + 11)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """torch's threads wait busily for one another, for minutes where cores are shared."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def diffusers_pipeline(checkpoint: Path) -> Any:

@@ -6,7 +6,7 @@ encoders (float32 on the CPU, float16 weights upcast); for latents it is diffuse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.prompts.emphasis import emphasise
 from sdxl_trt.spec import Range
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 REQUIRED = 5e-6  # of embeddings: largest difference over largest magnitude
 LATENTS = 1e-3
 PROMPT = "a large red circle on a white background"
@@ -31,17 +33,6 @@ SETTINGS: dict[str, Any] = {"seed": 7, "steps": 5}
 Piece = tuple[str, float]
 Weigh = Callable[[Any, Any, Any], Any]
 """Hidden states [77, C], weights [77, 1] and the empty prompt's states, into weighted states."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """torch's threads wait busily for one another, for minutes where cores are shared."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ and one CPU generator per picture, from which the VAE's samples and the noise ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,11 @@ from sdxl_trt.runtime import Pipeline, pipeline
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.spec import Column
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 REQUIRED = 1e-3  # largest difference over largest magnitude
 PROMPT = "a large red circle on a white background"
 STEPS, GUIDANCE, SEED = 6, 5.0, 7
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """torch's threads wait busily for one another, for minutes where cores are shared."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
