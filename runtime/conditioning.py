@@ -68,7 +68,8 @@ class Conditioner:
         if settings.guided:
             prompts += self._negative(settings)
         embeds = self.encode(prompts, settings.weighting)
-        told = _guidance_embedding(settings.guidance, self._model.unet.guidance_embedding).astype(self._dtype)
+        scale = settings.guidance if isinstance(settings.guidance, float) else 1.0  # one number where it is told
+        told = _guidance_embedding(scale, self._model.unet.guidance_embedding).astype(self._dtype)
         positive = _condition(embeds[0], settings.micro, told)
         if not settings.guided:
             return positive, None

@@ -90,10 +90,18 @@ class Loop:
             noise = slot.draw()
             if noise is not None:
                 self._upload("noise", noise, index)
-            slot.position += 1
         self._upload("column", self._columns)
         self._work(self._stream)
+        for slot in self._slots.values():
+            guided = slot.guided
+            slot.position += 1
+            if not slot.finished and slot.guided != guided:
+                self._work = None  # guidance ends here: other rows from now on
         return tuple(index for index, slot in self._slots.items() if slot.finished)
+
+    def position(self, slot: int) -> tuple[int, int]:
+        """How many evaluations of a slot are done, and how many there are."""
+        return self._slots[slot].position, self._slots[slot].request.table.evaluations
 
     def latents(self, slot: int) -> NDArray[np.float32]:
         """The current sample [4, h, w] of a slot; of a finished one, the result. Waits for the steps so far."""
@@ -114,7 +122,7 @@ class Loop:
         rows: list[tuple[int, Conditioning]] = []
         for index, slot in self._slots.items():
             unconditional[index] = len(rows)
-            rows += [(index, conditioning) for conditioning in slot.request.rows]
+            rows += [(index, conditioning) for conditioning in slot.rows]
             conditional[index] = len(rows) - 1
         bucket = row_bucket(len(rows), 2 * slots) if self._device.captures else len(rows)
         rows += rows[:1] * (bucket - len(rows))

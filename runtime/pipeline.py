@@ -17,7 +17,6 @@ from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Conditioner, Prompt
 from sdxl_trt.runtime.device import Device, HostDevice
-from sdxl_trt.runtime.engine import Caller
 from sdxl_trt.runtime.images.preview import to_pixels
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.loop import Loop
@@ -26,12 +25,13 @@ from sdxl_trt.runtime.prompts.embeds import Pairs, PromptEmbeds, blend, check_pa
 from sdxl_trt.runtime.prompts.emphasis import OFF, check_weighting
 from sdxl_trt.runtime.prompts.inversion import read_inversion
 from sdxl_trt.runtime.prompts.layers import check_clip_skip
-from sdxl_trt.runtime.request import Request, Resolved, check_noise, resolve
+from sdxl_trt.runtime.request import Request, Resolved, check_noise, guidances, resolve
 from sdxl_trt.runtime.samplers import SamplerOptions, make_table
 from sdxl_trt.runtime.slots import SlotRequest
 from sdxl_trt.runtime.starts import Starter
+from sdxl_trt.runtime.steps import Callback, Teller
 from sdxl_trt.runtime.table import Table
-from sdxl_trt.spec import LATENT_SCALE
+from sdxl_trt.runtime.vae import Vae
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,9 +62,7 @@ class Pipeline:
         most = loaded.target.profile.tokens.max
         self._condition = Conditioner(loaded.encoders, device, model=loaded.model, most_tokens=most)
         self._step = loaded.step
-        self._decode = Caller(loaded.decoder, device)
-        self._encoder: Caller | None = None
-        self._open_encoder = loaded.open_encoder
+        self._vae = Vae(loaded.model.vae, loaded.target.profile, loaded.decoder, loaded.open_encoder, device)
         self._loop: tuple[tuple[int, ...], Loop] | None = None
         self._lock = threading.Lock()
 
@@ -96,7 +94,8 @@ class Pipeline:
         weighting: str = OFF,
         clip_skip: int | None = None,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Sequence[float] | None = None,
+        guidance_end: float = 1.0,
         guidance_rescale: float = 0.0,
         seed: int | Sequence[int] | None = None,
         size: Pair | None = None,
@@ -121,6 +120,7 @@ class Pipeline:
         noise: NDArray[Any] | None = None,
         output: str = "image",
         progress: Progress = silent,
+        callback: Callback | None = None,
     ) -> Result:
         """Make pictures; see `Request` for the settings and `run` for the rest."""
         request = Request(
@@ -134,6 +134,7 @@ class Pipeline:
             clip_skip=clip_skip,
             steps=steps,
             guidance=guidance,
+            guidance_end=guidance_end,
             guidance_rescale=guidance_rescale,
             seed=seed,
             size=size,
@@ -156,7 +157,7 @@ class Pipeline:
             negative_target_size=negative_target_size,
             negative_crop_top_left=negative_crop_top_left,
         )
-        return self.run(request, noise=noise, output=output, progress=progress)
+        return self.run(request, noise=noise, output=output, progress=progress, callback=callback)
 
     def run(
         self,
@@ -165,6 +166,7 @@ class Pipeline:
         noise: NDArray[Any] | None = None,
         output: str = "image",
         progress: Progress = silent,
+        callback: Callback | None = None,
     ) -> Result:
         """Make the pictures of a request.
 
@@ -173,6 +175,7 @@ class Pipeline:
             noise: float32 [N, 4, h, w] of unit variance to start from, instead of what the seeds give.
             output: 'image', or 'latents' to leave out decoding.
             progress: told of every denoising step of every picture, and of every picture decoded.
+            callback: called after every step of every picture, with its latents and a preview at hand.
 
         Raises:
             UsageError: a setting that cannot be used; nothing was started.
@@ -187,7 +190,7 @@ class Pipeline:
         settings = resolve(request, self.model, self.target.profile, images=images)
         starts = None if noise is None else check_noise(noise, settings)
         with self._lock:
-            latents = self._denoise(settings, self._requests(settings, starts), progress)
+            latents = self._denoise(settings, self._requests(settings, starts), progress, callback)
             pictures = self._pictures(latents, settings, progress) if output == "image" else []
         return Result(images=pictures, latents=latents, seeds=settings.seeds, settings=settings)
 
@@ -235,7 +238,7 @@ class Pipeline:
         """One slot's work for each picture. The table comes first: it may refuse, and costs nothing."""
         table = self._table(settings)
         prompt, negative = self._condition(settings)
-        starter = Starter(self.model, settings.given, self._moments, from_noise=not table.initial_image)
+        starter = Starter(self.model, settings.given, self._vae.moments, from_noise=not table.initial_image)
         requests = []
         for index, seed in enumerate(settings.seeds):
             source = RNGS[settings.rng](seed)
@@ -248,7 +251,7 @@ class Pipeline:
                     source=source,
                     prompt=prompt,
                     negative=negative,
-                    guidance=settings.guidance,
+                    guidance=guidances(settings, table.steps, table.evaluations),
                     rescale=settings.guidance_rescale,
                     image=begin.image,
                     mask=begin.mask,
@@ -270,20 +273,15 @@ class Pipeline:
             denoising_end=settings.denoising_end,
         )
 
-    def _moments(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pixels [3, H, W] to the VAE's moments [8, h, w]."""
-        if self._encoder is None:
-            self._encoder = Caller(self._open_encoder(), self._device)
-        axes = {"slots": 1, "height": pixels.shape[1] // LATENT_SCALE, "width": pixels.shape[2] // LATENT_SCALE}
-        moments: NDArray[np.float32] = self._encoder(axes, image=pixels[None])["moments"][0]
-        return moments
-
-    def _denoise(self, settings: Resolved, requests: list[SlotRequest], progress: Progress) -> NDArray[np.float32]:
+    def _denoise(
+        self, settings: Resolved, requests: list[SlotRequest], progress: Progress, callback: Callback | None
+    ) -> NDArray[np.float32]:
         """Final latents [N, 4, h, w]; a picture joins the loop as soon as there is room."""
         loop = self._loop_for(settings, len(requests), tokens=len(requests[0].prompt.text))
         latents = np.empty((len(requests), *settings.latent_shape), np.float32)
         waiting, running = list(range(len(requests))), dict[int, int]()
         total, done = sum(request.table.evaluations for request in requests), 0
+        teller = Teller(callback, loop, self._vae.preview_factors, total=total)
         try:
             while waiting or running:
                 while waiting and loop.free:
@@ -292,6 +290,7 @@ class Pipeline:
                 finished = loop.step()
                 done += len(running)
                 progress("denoising", done, total)
+                teller.tell(running, done)
                 for slot in finished:
                     latents[running.pop(slot)] = loop.latents(slot)
                     loop.leave(slot)
@@ -316,18 +315,14 @@ class Pipeline:
         return self._loop[1]
 
     def _pictures(self, latents: NDArray[np.float32], settings: Resolved, progress: Progress) -> list[Image]:
-        """Decode, one at a time: the VAE needs more memory than the UNet, and gains nothing from a batch."""
         from PIL import Image
 
-        _, height, width = settings.latent_shape
+        paste = settings.given and settings.given.paste
         pictures = []
-        for index in range(len(latents)):
-            decoded = self._decode({"slots": 1, "height": height, "width": width}, latents=latents[index : index + 1])[
-                "image"
-            ]
+        for index, each in enumerate(latents):
+            decoded = self._vae.decode(each)
             _check_finite(decoded, "decoding", settings)
-            picture = Image.fromarray(to_pixels(decoded[0]))
-            paste = settings.given and settings.given.paste
+            picture = Image.fromarray(to_pixels(decoded))
             pictures.append(paste(picture) if paste else picture)
             progress("decoding", index + 1, len(latents))
         return pictures
@@ -339,5 +334,5 @@ def _check_finite(array: NDArray[np.float32], stage: str, settings: Resolved) ->
             f"{stage} gave NaN or infinity",
             got=f"{np.count_nonzero(~np.isfinite(array))} of {array.size} numbers are not finite",
             expected="finite numbers",
-            fix=f"lower guidance ({settings.guidance:g}); if that does not help, build engines of higher precision",
+            fix=f"lower guidance ({settings.guidance}); if that does not help, build engines of higher precision",
         )

@@ -64,8 +64,11 @@ class Request:
     clip_skip: int | None = None
     """Further layers of the text encoders to leave out, as diffusers counts and, as there, for the prompt alone."""
     steps: int | None = None
-    guidance: float | None = None
-    """How far to go from the negative prompt's output to the prompt's and beyond; 1 and below: guidance is off."""
+    guidance: float | Sequence[float] | None = None
+    """How far to go from the negative prompt's output to the prompt's and beyond; 1 and below: guidance is off, and a
+    step costs half. One number, or one for each step that is done."""
+    guidance_end: float = 1.0
+    """0 to 1: guidance is off after this part of the steps that are done."""
     guidance_rescale: float = 0.0
     """0 to 1 (arXiv 2305.08891, section 3.4)."""
     seed: int | Sequence[int] | None = None
@@ -130,7 +133,8 @@ class Resolved:
     weighting: str
     clip_skip: int
     steps: int
-    guidance: float
+    guidance: float | tuple[float, ...]
+    guidance_end: float
     guidance_rescale: float
     seeds: tuple[int, ...]
     size: Pair
@@ -150,7 +154,8 @@ class Resolved:
     @property
     def guided(self) -> bool:
         """Guidance needs a second evaluation."""
-        return self.guidance > 1 and not self.guidance_embedded
+        most = max(self.guidance) if isinstance(self.guidance, tuple) else self.guidance
+        return most > 1 and not self.guidance_embedded
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -199,7 +204,8 @@ def resolve(request: Request, model: ModelSpec, profile: Profile, *, images: int
         weighting=check_weighting(request.weighting),
         clip_skip=check_clip_skip(request.clip_skip, model),
         steps=check_integer("steps", steps, least=1),
-        guidance=check_number("guidance", guidance, most=_MOST_GUIDANCE),
+        guidance=_guidance(guidance, bool(model.unet.guidance_embedding)),
+        guidance_end=check_number("guidance_end", request.guidance_end, most=1.0),
         guidance_rescale=check_number("guidance_rescale", request.guidance_rescale, most=1.0),
         seeds=check_seeds(request.seed, images),
         size=size,
@@ -216,7 +222,33 @@ def resolve(request: Request, model: ModelSpec, profile: Profile, *, images: int
     )
 
 
-def _effort(request: Request, preset: Preset | None) -> tuple[int, float]:
+def _guidance(value: float | Sequence[float], embedded: bool) -> float | tuple[float, ...]:
+    """One number, or one for each step; a UNet that is told the guidance is told it once."""
+    if isinstance(value, list | tuple | np.ndarray) and len(value) and not embedded:
+        return tuple(check_number("guidance", each, most=_MOST_GUIDANCE) for each in value)
+    return check_number("guidance", value, most=_MOST_GUIDANCE)
+
+
+def guidances(settings: Resolved, steps: int, evaluations: int) -> NDArray[np.float32]:
+    """The guidance of each evaluation [evaluations] of a run of so many steps; 1 where it is off.
+
+    Raises:
+        UsageError: the request has another number of them than there are steps.
+    """
+    values = np.full(steps, settings.guidance) if isinstance(settings.guidance, float) else np.array(settings.guidance)
+    if len(values) != steps:
+        raise UsageError(
+            "guidance has a wrong number of values",
+            got=f"{len(values)}",
+            expected=f"one number, or {steps}: one for each step that is done",
+            fix=f"guidance={settings.guidance[0]:g}" if isinstance(settings.guidance, tuple) else "",
+        )
+    values[round(steps * settings.guidance_end) :] = 1.0
+    order = -(-evaluations // steps)
+    return values[np.minimum(np.arange(evaluations) // order, steps - 1)].astype(np.float32)
+
+
+def _effort(request: Request, preset: Preset | None) -> tuple[int, float | Sequence[float]]:
     """Steps and guidance: those asked for, else the preset's, else the defaults."""
     steps, guidance = (preset.steps, preset.guidance) if preset else (DEFAULT_STEPS, DEFAULT_GUIDANCE)
     return (

@@ -47,7 +47,8 @@ class SlotRequest:
     prompt: Conditioning
     negative: Conditioning | None
     """None: guidance is off, and the slot has one row instead of two."""
-    guidance: float
+    guidance: float | NDArray[np.float32]
+    """One for all evaluations, or [evaluations]; where it is 1 or less, an evaluation has one row."""
     image: NDArray[np.float32] | None = None
     """[4, h, w]: latents of the input, where there is one."""
     mask: NDArray[np.float32] | None = None
@@ -56,11 +57,6 @@ class SlotRequest:
     """[C, h, w]: further channels that an inpainting UNet sees."""
     rescale: float = 0.0
     """How far guided outputs are rescaled to the prompt's own spread, 0 to 1 (arXiv 2305.08891, section 3.4)."""
-
-    @property
-    def rows(self) -> tuple[Conditioning, ...]:
-        """Conditioning of each UNet evaluation that a step of this slot takes, the prompt's last."""
-        return (self.prompt,) if self.negative is None else (self.negative, self.prompt)
 
 
 class Slot:
@@ -73,8 +69,19 @@ class Slot:
         self._path: BrownianPath | None = None
         self._columns = np.empty((request.table.evaluations, COLUMN_WIDTH), np.float32)
         self._columns[:] = request.table.columns
-        self._columns[:, Column.guidance] = request.guidance
+        self._columns[:, Column.guidance.start] = request.guidance
         self._columns[:, Column.rescale] = request.rescale
+
+    @property
+    def guided(self) -> bool:
+        """The next evaluation needs the negative prompt's row too."""
+        return self.request.negative is not None and bool(self.column[Column.guidance] > 1)
+
+    @property
+    def rows(self) -> tuple[Conditioning, ...]:
+        """Conditioning of each row of the next evaluation, the prompt's last."""
+        request = self.request
+        return (request.negative, request.prompt) if self.guided and request.negative else (request.prompt,)
 
     @property
     def finished(self) -> bool:

@@ -25,9 +25,13 @@ def sample_moments(moments: NDArray[np.float32], source: NoiseSource, vae: VaeSp
     """
     mean, log_variance = np.split(moments, 2)
     deviation = np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20))
-    sample: NDArray[np.float32] = mean + deviation * source.normal(mean.shape)
+    return scale_latents(mean + deviation * source.normal(mean.shape), vae)
+
+
+def scale_latents(latents: NDArray[np.float32], vae: VaeSpec) -> NDArray[np.float32]:
+    """The VAE's latents [4, h, w] as the UNet has them."""
     scale = np.float32(vae.scaling_factor)
     if not (vae.latents_mean and vae.latents_std):
-        return sample * scale
+        return latents * scale
     centre, spread = (np.array(values, np.float32)[:, None, None] for values in (vae.latents_mean, vae.latents_std))
-    return (sample - centre) * scale / spread
+    return (latents - centre) * scale / spread

@@ -69,6 +69,7 @@ SIZE, CORNER = SizeType(), CornerType()
 @click.option("--size", type=SIZE, help="Width and height in pixels.  [default: the model's own]")
 @click.option("--steps", type=int, help="Denoising steps.  [default: 30]")
 @click.option("--guidance", type=float, help="Guidance scale; 1 or less turns it off.  [default: 5]")
+@click.option("--guidance-end", type=float, default=1.0, help="0 to 1: guidance is off after this part of the steps.")
 @click.option("--guidance-rescale", type=float, default=0.0, help="0 to 1 (arXiv 2305.08891).")
 @click.option("--seed", type=int, multiple=True, help="One picture each; repeat for several.  [default: random]")
 @click.option("-n", "--images", type=click.IntRange(1, 1000), help="Pictures, of one seed upwards or of random seeds.")
@@ -198,6 +199,7 @@ def _shown(settings: Resolved, seed: int, pipeline: Pipeline) -> dict[str, Any]:
         "Negative prompt 2": settings.negative_prompt_2,
         "Negative prompt given": "empty" if settings.negative_prompt == "" else None,
         "CFG rescale": settings.guidance_rescale or None,
+        "Guidance end": settings.guidance_end if settings.guidance_end < 1 else None,
         "Original size": format_size(micro.original_size) if micro.original_size != settings.size else None,
         "Target size": format_size(micro.target_size) if micro.target_size != settings.size else None,
         "Crop top left": _corner(micro.crop_top_left),

@@ -129,7 +129,11 @@ def straight(request: SlotRequest, draws: TorchGenerator) -> tuple[Array, Array]
     x0 = z[0]
     for column, consumes in zip(request.table.columns, request.table.noises, strict=True):
         sample = np.einsum("k,kchw->chw", column[Column.input], z)
-        rows = [network(sample, column[Column.timestep], c.text, c.pooled, c.time_ids) for c in request.rows]
+        rows = [
+            network(sample, column[Column.timestep], c.text, c.pooled, c.time_ids)
+            for c in (request.negative, request.prompt)
+            if c
+        ]
         output = rows[0] + np.float32(request.guidance) * (rows[-1] - rows[0])
         noise = draws.normal(LATENT) if consumes else np.zeros(LATENT, np.float32)
         z, x0 = advance(z, column, output, noise)

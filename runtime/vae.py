@@ -1,0 +1,77 @@
+"""The VAE's two engines: latents to pixels, and pixels to moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_trt.runtime.device import Device
+from sdxl_trt.runtime.engine import Caller, Engine
+from sdxl_trt.runtime.images.latents import scale_latents
+from sdxl_trt.runtime.images.preview import SDXL_FACTORS, PreviewFactors, colour_chart, fit_factors
+from sdxl_trt.spec import LATENT_SCALE, Profile, VaeSpec
+from sdxl_trt.spec.graphs import LATENT_CHANNELS
+
+SDXL_SCALING = 0.13025
+"""Of SDXL 1.0's VAE, and of none of another latent space that is known."""
+_CHART = 256
+"""Edge in pixels of the picture that preview factors are fitted to, where engines take it."""
+
+
+class Vae:
+    """One at a time: the VAE needs more memory than the UNet, and gains nothing from a batch.
+
+    Args:
+        spec: its scales.
+        profile: the sizes that its engines take.
+        decoder: its engine.
+        open_encoder: opens the other, once it is needed.
+        device: where they run.
+    """
+
+    def __init__(
+        self, spec: VaeSpec, profile: Profile, decoder: Engine, open_encoder: Callable[[], Engine], device: Device
+    ) -> None:
+        self._spec, self._profile, self._device = spec, profile, device
+        self._decode, self._open_encoder = Caller(decoder, device), open_encoder
+        self._encode: Caller | None = None
+        self._factors: PreviewFactors | None = None
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Latents [4, h, w] as the UNet has them to pixels [3, 8·h, 8·w], about −1 to 1.
+
+        Raises:
+            RunError: the engine failed.
+        """
+        _, height, width = latents.shape
+        outputs = self._decode({"slots": 1, "height": height, "width": width}, latents=latents[None])
+        image: NDArray[np.float32] = outputs["image"][0]
+        return image
+
+    def moments(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixels [3, H, W], −1 to 1, to means and logarithms of variances [8, h, w] of the VAE's own latents.
+
+        Raises:
+            BundleError: the encoder cannot be opened.
+            RunError: the engine failed.
+        """
+        if self._encode is None:
+            self._encode = Caller(self._open_encoder(), self._device)
+        _, height, width = pixels.shape
+        axes = {"slots": 1, "height": height // LATENT_SCALE, "width": width // LATENT_SCALE}
+        moments: NDArray[np.float32] = self._encode(axes, image=pixels[None])["moments"][0]
+        return moments
+
+    def preview_factors(self) -> PreviewFactors:
+        """What previews are computed with: those published for SDXL's VAE; another's are fitted to it once."""
+        if self._spec.scaling_factor == SDXL_SCALING and not self._spec.latents_std:
+            return SDXL_FACTORS
+        if self._factors is None:
+            edges = (self._profile.width, self._profile.height)
+            width, height = (min(_CHART, edge.max * LATENT_SCALE) for edge in edges)
+            means = self.moments(colour_chart((width, height)))[:LATENT_CHANNELS]
+            latents = scale_latents(means, self._spec)
+            self._factors = fit_factors(latents[None], self.decode(latents)[None])
+        return self._factors
