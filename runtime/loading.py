@@ -46,13 +46,12 @@ def load(bundle: Path, *, threads: int | None = None) -> Loaded:
     Raises:
         UsageError: `threads` is not positive.
         NoTargetForHost: nothing in it runs here.
-        BundleError: it is damaged, hostile, of an unknown version, or a model that cannot be run yet.
+        BundleError: it is damaged, hostile or of an unknown version.
     """
     if threads is not None and threads < 1:
         raise UsageError("threads cannot be used", got=str(threads), expected="at least 1", fix="leave it out")
     manifest = read_manifest(bundle)
     target = target_for_host(manifest, bundle)
-    _check_model(manifest.model)
     store = BlobStore(bundle)
     entries = {name: _entry(manifest.model, target, name) for name in _graphs(manifest.model)}
     encoder = _entry(manifest.model, target, "vae_encoder")
@@ -74,17 +73,6 @@ def load(bundle: Path, *, threads: int | None = None) -> Loaded:
 def _graphs(model: ModelSpec) -> tuple[str, ...]:
     """What text to picture needs, the largest first."""
     return ("step", "vae_decoder", *(encoder.name for encoder in model.text_encoders))
-
-
-def _check_model(model: ModelSpec) -> None:
-    """Refuse models whose further inputs nothing here would fill in."""
-    if model.kind != "base" or model.unet.time_ids != 6:
-        raise BundleError(
-            f"this version cannot run {model.name}",
-            got="a refiner (aesthetic score conditioning)",
-            expected="an SDXL base, inpainting, Turbo or LCM model, or a fine-tune of one",
-            fix="build a bundle of such a model",
-        )
 
 
 def _entry(model: ModelSpec, target: Target, name: str) -> EngineEntry:

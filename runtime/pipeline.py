@@ -77,7 +77,7 @@ class Pipeline:
         Raises:
             UsageError: `threads` is not positive.
             NoTargetForHost: nothing in it runs here; says why.
-            BundleError: it is damaged, hostile, of an unknown version, or a model that cannot be run yet.
+            BundleError: it is damaged, hostile or of an unknown version.
         """
         folder = demo_bundle() if bundle == "demo" else Path(bundle)
         return cls(load(folder, threads=threads), HostDevice())
@@ -117,6 +117,8 @@ class Pipeline:
         negative_original_size: Pair | None = None,
         negative_target_size: Pair | None = None,
         negative_crop_top_left: Pair = (0, 0),
+        aesthetic_score: float = 6.0,
+        negative_aesthetic_score: float = 2.5,
         noise: NDArray[Any] | None = None,
         output: str = "image",
         progress: Progress = silent,
@@ -156,6 +158,8 @@ class Pipeline:
             negative_original_size=negative_original_size,
             negative_target_size=negative_target_size,
             negative_crop_top_left=negative_crop_top_left,
+            aesthetic_score=aesthetic_score,
+            negative_aesthetic_score=negative_aesthetic_score,
         )
         return self.run(request, noise=noise, output=output, progress=progress, callback=callback)
 

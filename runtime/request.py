@@ -105,6 +105,10 @@ class Request:
     """Used where negative_target_size is given too; else the negative prompt has the prompt's sizes and crop."""
     negative_target_size: Pair | None = None
     negative_crop_top_left: Pair = (0, 0)
+    aesthetic_score: float = 6.0
+    """0 to 10, what a refiner is told in place of the target size; other models are not."""
+    negative_aesthetic_score: float = 2.5
+    """The same with the negative prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +118,13 @@ class MicroConditions:
     original_size: Pair
     crop_top_left: Pair
     target_size: Pair
+    aesthetic_score: float | None = None
+    """A refiner's, in place of the target size (section 2.5)."""
 
     def time_ids(self) -> NDArray[np.float32]:
-        """[6]: original height, width, crop top, left, target height, width."""
-        return np.array([*self.original_size[::-1], *self.crop_top_left, *self.target_size[::-1]], np.float32)
+        """[6]: original height, width, crop top, left, target height, width; a refiner's [5] end with the score."""
+        last = self.target_size[::-1] if self.aesthetic_score is None else (self.aesthetic_score,)
+        return np.array([*self.original_size[::-1], *self.crop_top_left, *last], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +193,14 @@ def resolve(request: Request, model: ModelSpec, profile: Profile, *, images: int
             expected="a picture and a mask, which its UNet sees",
             fix="give image and mask; or take a model that is not for inpainting",
         )
-    micro, negative_micro = _micro_conditions(request, size)
+    if model.kind == "refiner" and given is None:
+        raise UsageError(
+            f"{model.name} is a refiner",
+            got="no image",
+            expected="a picture, or a base model's latents",
+            fix="image=base(prompt, denoising_end=0.8, output='latents').latents, denoising_start=0.8",
+        )
+    micro, negative_micro = _micro_conditions(request, size, refiner=model.kind == "refiner")
     texts, negative_texts = (request.prompt, request.prompt_2), (request.negative_prompt, request.negative_prompt_2)
     prompt_embeds = check_embeds("prompt", request.prompt_embeds, texts, model, profile)
     prompt = check_text("prompt", request.prompt) if prompt_embeds is None else ""
@@ -295,20 +309,26 @@ def default_size(model: ModelSpec, profile: Profile) -> Pair:
     return profile.width.opt * LATENT_SCALE, profile.height.opt * LATENT_SCALE
 
 
-def _micro_conditions(request: Request, size: Pair) -> tuple[MicroConditions, MicroConditions]:
+def _micro_conditions(request: Request, size: Pair, *, refiner: bool) -> tuple[MicroConditions, MicroConditions]:
     """The prompt's and the negative prompt's."""
+    score, negative_score = (
+        check_number(name, getattr(request, name), most=10.0) if refiner else None
+        for name in ("aesthetic_score", "negative_aesthetic_score")
+    )
     micro = MicroConditions(
         original_size=check_size("original_size", request.original_size, size),
         crop_top_left=check_pair("crop_top_left", request.crop_top_left, least=0),
         target_size=check_size("target_size", request.target_size, size),
+        aesthetic_score=score,
     )
     negative = MicroConditions(
         original_size=check_size("negative_original_size", request.negative_original_size, size),
         crop_top_left=check_pair("negative_crop_top_left", request.negative_crop_top_left, least=0),
         target_size=check_size("negative_target_size", request.negative_target_size, size),
+        aesthetic_score=negative_score,
     )
     own = request.negative_original_size is not None and request.negative_target_size is not None
-    return micro, negative if own else micro
+    return micro, negative if own else replace(micro, aesthetic_score=negative_score)
 
 
 def check_noise(noise: NDArray[Any], settings: Resolved) -> NDArray[np.float32]:

@@ -164,10 +164,3 @@ def test_a_model_of_another_width_than_its_engines_is_refused(bundle: Path) -> N
     change_model(bundle, unet=replace(read_manifest(bundle).model.unet, text=129))
     with pytest.raises(BundleError, match=r"inputs of step.*\n.*text"):
         Pipeline.load(bundle)
-
-
-def test_refiners_are_refused_until_they_run(bundle: Path) -> None:
-    change_model(bundle, kind="refiner", unet=replace(read_manifest(bundle).model.unet, time_ids=5))
-    with pytest.raises(BundleError, match="this version cannot run sdxl-shapes") as caught:
-        Pipeline.load(bundle)
-    assert "a refiner" in caught.value.got

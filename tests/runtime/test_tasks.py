@@ -135,6 +135,33 @@ def test_only_the_surroundings_of_a_mask(ours: Pipeline, demo_model: Path) -> No
     assert difference <= 2
 
 
+@pytest.mark.parametrize("settings", [{"strength": 0.5}, {"strength": 0.5, "aesthetic_score": 3.0}])
+def test_a_refiner(models: Models, settings: dict[str, Any]) -> None:
+    """Alone, from a picture: one text encoder, an aesthetic score, an empty negative prompt that is encoded."""
+    theirs = reference("Img2Img", models.checkpoint("refiner"))
+    assert theirs.config.requires_aesthetics_score
+    expected = latents_of(theirs, image=picture((96, 64)), **settings)
+    got = our_latents(Pipeline.load(models.bundle("refiner")), image=picture((96, 64)), **settings)
+    assert relative_error(got, expected, REQUIRED, "latents") <= REQUIRED
+
+
+def test_an_ensemble_of_experts(models: Models) -> None:
+    """A base model's noisy latents, finished by a refiner; with the refiner's own sampler."""
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    base = StableDiffusionXLPipeline.from_pretrained(models.checkpoint("epsilon"), variant="fp16", dtype=torch.float32)
+    base.set_progress_bar_config(disable=True)
+    noisy = latents_of(base, width=96, height=64, denoising_end=0.7)
+    theirs = reference("Img2Img", models.checkpoint("refiner"))
+    expected = latents_of(theirs, image=torch.from_numpy(noisy), denoising_start=0.7)
+    ours, refiner = (Pipeline.load(models.bundle(name)) for name in ("epsilon", "refiner"))
+    handed = our_latents(ours, size=(96, 64), denoising_end=0.7)
+    assert relative_error(handed, noisy, REQUIRED, "what is handed over") <= REQUIRED
+    got = our_latents(refiner, image=handed, denoising_start=0.7)
+    assert relative_error(got, expected, REQUIRED, "latents") <= REQUIRED
+
+
 def test_one_percent_in_the_blend_fails(ours: Pipeline, demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = pipeline.make_table
 
@@ -195,6 +222,11 @@ def test_what_cannot_be(ours: Pipeline, settings: dict[str, Any], parts: list[st
         our_latents(ours, **settings)
     print(caught.value)
     assert all(part in str(caught.value) for part in parts)
+
+
+def test_a_refiner_needs_an_image(models: Models) -> None:
+    with pytest.raises(SdxlTrtError, match="is a refiner"):
+        our_latents(Pipeline.load(models.bundle("refiner")))
 
 
 def test_an_inpainting_model_needs_a_mask(models: Models) -> None:
