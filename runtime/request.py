@@ -204,6 +204,8 @@ def resolve(request: Request, model: ModelSpec, profile: Profile, *, images: int
     texts, negative_texts = (request.prompt, request.prompt_2), (request.negative_prompt, request.negative_prompt_2)
     prompt_embeds = check_embeds("prompt", request.prompt_embeds, texts, model, profile)
     prompt = check_text("prompt", request.prompt) if prompt_embeds is None else ""
+    if given is not None and given.latents is not None and len(given.latents) > 1:
+        images = len(given.latents)
     steps, guidance = _effort(request, preset)
     sampler, options = _sampler(request, preset)
     return Resolved(

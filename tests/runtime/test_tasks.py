@@ -213,6 +213,7 @@ def test_the_size_is_the_pictures(ours: Pipeline) -> None:
         ({"image": b"not a picture"}, ["picture"]),
         ({"image": np.zeros((1, 3, 16, 16), np.float32)}, ["latents"]),
         ({"image": np.zeros((1, 4, 16, 16), np.float32), "size": (64, 64)}, ["size"]),
+        ({"image": np.zeros((3, 4, 16, 16), np.float32), "denoising_start": 0.5}, ["1 seeds", "3 of them"]),
         ({"denoising_end": 0.0}, ["denoising_end"]),
         ({"rng": "tpu"}, ["rng", "cpu or cuda"]),
     ],
