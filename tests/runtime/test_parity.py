@@ -154,8 +154,8 @@ def test_one_percent_in_one_coefficient_is_noticed(
     """What the bound above is worth: ε weighs 1 % more in one step out of five."""
     exact = pipeline.make_table
 
-    def perturbed(*arguments: Any) -> Table:
-        table = exact(*arguments)
+    def perturbed(*arguments: Any, **options: Any) -> Table:
+        table = exact(*arguments, **options)
         columns = table.columns.copy()
         columns[2, Column.output.start] *= 1.01
         return replace(table, columns=columns)
