@@ -52,6 +52,8 @@ AIM_MICROSECONDS = 100
 class NullEngine:
     """A step graph's signature, and a run that does nothing."""
 
+    name = "step"
+
     def __init__(self, model: ModelSpec) -> None:
         spec = graph_spec("step", model, "float32")
         self.inputs = {tensor.name: tensor for tensor in spec.inputs}

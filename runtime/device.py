@@ -39,6 +39,31 @@ class Buffer(Protocol):
         """A view of one entry of the first dimension, or of a run of them."""
 
 
+class Tensor(Protocol):
+    """What a buffer and a numpy array have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, outermost first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of one element."""
+
+
+def check_alike(source: Tensor, target: Tensor) -> None:
+    """Make sure that a memory copy can copy one over the other: it neither broadcasts nor casts.
+
+    Raises:
+        ValueError: their shapes differ.
+        TypeError: their dtypes differ.
+    """
+    if source.shape != target.shape:
+        raise ValueError(f"cannot copy {source.shape} over {target.shape}")
+    if source.dtype != target.dtype:
+        raise TypeError(f"cannot copy {source.dtype} over {target.dtype}: that would be a cast")
+
+
 class Device(Protocol):
     """Memory, copies and replay."""
 
@@ -48,8 +73,8 @@ class Device(Protocol):
     def stream(self) -> Stream:
         """A new queue."""
 
-    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """A new buffer, filled with zeros."""
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike, what: str = "a tensor") -> Buffer:
+        """A new buffer, filled with zeros; `what` it is, in words, is for the error where there is no room."""
 
     def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
         """Copy an array of the buffer's shape and dtype into it; `array` may be changed as soon as this returns."""
@@ -99,7 +124,7 @@ class HostDevice:
         """A placeholder."""
         return None
 
-    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> HostBuffer:
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike, what: str = "a tensor") -> HostBuffer:  # noqa: ARG002
         """A new array of zeros."""
         return HostBuffer(np.zeros(shape, dtype))
 
@@ -125,7 +150,5 @@ def _array(buffer: Buffer) -> NDArray[Any]:
 
 
 def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    """What a memory copy would do: no broadcasting, no casting."""
-    if source.shape != target.shape:
-        raise ValueError(f"cannot copy {source.shape} over {target.shape}")
-    np.copyto(target, source, casting="no")
+    check_alike(source, target)
+    np.copyto(target, source)

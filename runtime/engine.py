@@ -35,6 +35,9 @@ class Binding(Protocol):
 class Engine(Protocol):
     """A compiled graph."""
 
+    name: str
+    """Of the graph, for messages."""
+
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
         """By name."""
@@ -82,7 +85,10 @@ class Caller:
 def allocate(engine: Engine, device: Device, axes: Axes) -> dict[str, Buffer]:
     """A zero-filled buffer for every tensor of an engine, by name."""
     tensors = (*engine.inputs.values(), *engine.outputs.values())
-    return {tensor.name: device.allocate(shape_of(tensor, axes), tensor.dtype) for tensor in tensors}
+    return {
+        tensor.name: device.allocate(shape_of(tensor, axes), tensor.dtype, f"tensor {tensor.name} of {engine.name}")
+        for tensor in tensors
+    }
 
 
 def shape_of(tensor: TensorSpec, axes: Axes) -> tuple[int, ...]:

@@ -16,6 +16,7 @@
     ├── OutputError                   a result cannot be written where it was asked for
     ├── OutOfMemory                   memory that is needed was refused, or will be
     └── RunError                      engines ran and gave something unusable (NaN, infinity)
+        └── GpuLost                   the GPU failed or no longer answers; this process cannot use it again
 
 A message has four parts, so that nobody has to guess: what failed, what was got, what was expected, how to fix it.
 """
@@ -133,3 +134,7 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
 
 class RunError(SdxlTrtError):
     """Engines ran, and what came out is unusable."""
+
+
+class GpuLost(RunError):
+    """The GPU failed, or no longer answers; this process cannot use it again, another one may."""
