@@ -5,13 +5,13 @@ Integer values of TensorRT's enumerations are never kept: TensorRT 11 renumbered
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from sdxl_trt.errors import FlavourUnavailable
 from sdxl_trt.gpus import RTX_SMS
+from sdxl_trt.libraries import EXTRAS, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,36 +48,6 @@ FLAVOURS = {
         ),
     )
 }
-
-_EXTRAS = {
-    "onnxruntime": "cpu",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "cuda.bindings.driver": "tensorrt",
-    "onnx": "export,build",
-}
-"""The extra of this package that brings a module."""
-
-
-def require(module: str, purpose: str) -> Any:
-    """Import a library that not every installation has.
-
-    Args:
-        module: its name.
-        purpose: what it is for, as the end of "needed to ...".
-
-    Raises:
-        FlavourUnavailable: it is not installed, or cannot be loaded; says how to get it.
-    """
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: the bindings are here, their library is not
-        raise FlavourUnavailable(
-            f"{module} cannot be imported",
-            got=str(error),
-            expected=f"the Python module {module}, needed to {purpose}",
-            fix=f"pip install 'sdxl-trt[{_EXTRAS[module]}]'",
-        ) from error
 
 
 def library(flavour: Flavour) -> Any:
@@ -117,7 +87,7 @@ def check_buildable(flavour: Flavour, sms: Collection[int] = ()) -> str:
             f"{flavour.module} is too old to build {flavour.name} engines",
             got=version,
             expected="{}.{} or later".format(*flavour.oldest),
-            fix=f"pip install --upgrade 'sdxl-trt[{_EXTRAS[flavour.module]}]'",
+            fix=f"pip install --upgrade 'sdxl-trt[{EXTRAS[flavour.module]}]'",
         )
     if flavour.sms is None:
         check_gpu(flavour, sms, host_sm())

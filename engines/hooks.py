@@ -1,4 +1,4 @@
-"""What TensorRT calls back while it builds: for its messages, its progress, and the bytes of the plan.
+"""What TensorRT calls back while it builds: for its progress, and for the bytes of the plan.
 
 Its base classes come from the module of the flavour, so each hook's class is made for that module. An exception must
 not cross into TensorRT, which would end the process.
@@ -17,21 +17,6 @@ class Sink(Protocol):
 
     def write(self, data: bytes | memoryview) -> int:
         """Take all of `data`; returns its length."""
-
-
-def error_log(trt: Any) -> Any:
-    """An ILogger that keeps errors, in `errors` (list of text), and drops the rest."""
-
-    class ErrorLog(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message.strip())
-
-    return ErrorLog()
 
 
 STEPS = 100

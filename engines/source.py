@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_trt.bundle import Blob
-from sdxl_trt.engines.flavours import require
 from sdxl_trt.errors import ExportError
 from sdxl_trt.exported import ExportedGraph, read_index, weights_path
 from sdxl_trt.hashes import remembered_sha256
+from sdxl_trt.libraries import require
 from sdxl_trt.progress import Progress
 from sdxl_trt.spec import GraphSpec, TensorSpec
 

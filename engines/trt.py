@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from sdxl_trt.engines.flavours import Flavour, library
-from sdxl_trt.engines.hooks import Report, Sink, error_log, plan_writer, progress_monitor
+from sdxl_trt.engines.hooks import Report, Sink, plan_writer, progress_monitor
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
 from sdxl_trt.errors import BuildError
+from sdxl_trt.libraries import error_log
 from sdxl_trt.spec import GraphSpec, Profile
 
 

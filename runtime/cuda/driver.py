@@ -5,10 +5,10 @@ Source for the calls' meaning: NVIDIA's CUDA Driver API reference, version 13.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from sdxl_trt.errors import FlavourUnavailable, GpuLost, OutOfMemory, RunError, SdxlTrtError
+from sdxl_trt.libraries import require
 
 OLDEST = 13000
 """Version of CUDA that a driver must be for, as the driver counts: cuda-python and the engine libraries need 13."""
@@ -61,7 +61,7 @@ def open_driver(functions: Any = None) -> Any:
     Raises:
         FlavourUnavailable: cuda-python or the driver is missing, there is no GPU, or the driver is too old.
     """
-    cu = _bindings() if functions is None else functions
+    cu = require("cuda.bindings.driver", "use a GPU") if functions is None else functions
     try:
         check(cu, cu.cuInit(0), "start the CUDA driver")
         version = int(check(cu, cu.cuDriverGetVersion(), "ask for the CUDA driver's version"))
@@ -80,18 +80,6 @@ def open_driver(functions: Any = None) -> Any:
             fix=_INSTALL,
         )
     return cu
-
-
-def _bindings() -> Any:
-    try:
-        return importlib.import_module("cuda.bindings.driver")
-    except ImportError as error:
-        raise FlavourUnavailable(
-            "cuda-python cannot be imported",
-            got=str(error),
-            expected="the Python module cuda.bindings.driver, needed to use a GPU",
-            fix="pip install 'sdxl-trt[tensorrt-rtx]', or [tensorrt], or [ort-cuda]",
-        ) from error
 
 
 def _version(number: int) -> str:

@@ -11,11 +11,11 @@ import tensorrt_rtx
 
 from sdxl_trt.engines import trt
 from sdxl_trt.engines.build import build
-from sdxl_trt.engines.flavours import FLAVOURS, available_flavours, check_buildable, check_gpu, host_sm, require
-from sdxl_trt.engines.hooks import error_log
+from sdxl_trt.engines.flavours import FLAVOURS, available_flavours, check_buildable, check_gpu, host_sm
 from sdxl_trt.engines.targets import resolve_targets
 from sdxl_trt.errors import FlavourUnavailable
 from sdxl_trt.gpus import RTX_SMS
+from sdxl_trt.libraries import error_log, require
 from sdxl_trt.spec import Profile
 
 

@@ -15,7 +15,8 @@ import pytest
 import tensorrt_rtx as trt
 from onnx import TensorProto, helper, parser
 
-from sdxl_trt.engines.hooks import error_log, plan_writer, progress_monitor
+from sdxl_trt.engines.hooks import plan_writer, progress_monitor
+from sdxl_trt.libraries import error_log
 
 SHAPES = ((1, 4, 8, 8), (1, 4, 16, 16), (2, 4, 32, 32))
 

@@ -210,7 +210,7 @@ def build(sm: int, dtype: type, node: str) -> tuple[int, str]:
     trt: Any = pytest.importorskip("tensorrt_rtx")
     from onnx import helper, numpy_helper, parser
 
-    from sdxl_trt.engines.hooks import error_log
+    from sdxl_trt.libraries import error_log
 
     log = error_log(trt)
     builder = trt.Builder(log)

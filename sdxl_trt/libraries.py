@@ -1,0 +1,53 @@
+"""Libraries that not every installation has: imported where they are used, asked for by the extra that brings them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from sdxl_trt.errors import FlavourUnavailable
+
+EXTRAS = {
+    "onnxruntime": "cpu",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda.bindings.driver": "tensorrt",
+    "onnx": "export,build",
+}
+"""The extra of this package that brings a module."""
+
+
+def require(module: str, purpose: str) -> Any:
+    """Import a library that not every installation has.
+
+    Args:
+        module: its name.
+        purpose: what it is for, as the end of "needed to ...".
+
+    Raises:
+        FlavourUnavailable: it is not installed, or cannot be loaded; says how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: the bindings are here, their library is not
+        raise FlavourUnavailable(
+            f"{module} cannot be imported",
+            got=str(error),
+            expected=f"the Python module {module}, needed to {purpose}",
+            fix=f"pip install 'sdxl-trt[{EXTRAS[module]}]'",
+        ) from error
+
+
+def error_log(trt: Any) -> Any:
+    """An ILogger of a TensorRT module that keeps errors, in `errors` (list of text), and drops the rest."""
+
+    class ErrorLog(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message.strip())
+
+    return ErrorLog()
