@@ -68,16 +68,16 @@ class BlobStore:
         """
         path = self.path(blob)
         try:
-            with open(path, "rb", opener=_no_links) as file:
+            with open(path, "rb", opener=no_links) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != blob.bytes:
-                    raise _damaged(what, path, f"{size} bytes", f"{blob.bytes} bytes")
+                    raise damaged(what, path, f"{size} bytes", f"{blob.bytes} bytes")
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
-            raise _damaged(what, path, reason, f"a file of {blob.bytes} bytes") from error
+            raise damaged(what, path, reason, f"a file of {blob.bytes} bytes") from error
         if digest != blob.sha256:
-            raise _damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {blob.sha256}")
+            raise damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {blob.sha256}")
         return path
 
     @contextlib.contextmanager
@@ -176,11 +176,13 @@ def _copy(source: BinaryIO, descriptor: int) -> None:
             shutil.copyfileobj(source, copy)
 
 
-def _no_links(path: str, flags: int) -> int:
+def no_links(path: str, flags: int) -> int:
+    """An opener that refuses symbolic links."""
     return os.open(path, flags | os.O_NOFOLLOW)
 
 
-def _damaged(what: str, path: Path, got: str, expected: str) -> BundleError:
+def damaged(what: str, path: Path, got: str, expected: str) -> BundleError:
+    """The error for a file that is not what its name says."""
     return BundleError(
         f"{what} is damaged or was altered: {path}",
         got=got,
