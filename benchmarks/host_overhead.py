@@ -53,6 +53,7 @@ class NullEngine:
     """A step graph's signature, and a run that does nothing."""
 
     name = "step"
+    capturable = True
 
     def __init__(self, model: ModelSpec) -> None:
         spec = graph_spec("step", model, "float32")

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from sdxl_trt.errors import BundleError
-from sdxl_trt.runtime.device import Buffer, Device, Stream
+from sdxl_trt.runtime.device import Buffer, Device, Stream, Work
+from sdxl_trt.runtime.recent import Recent
 from sdxl_trt.spec import TensorSpec
 
 Axes = Mapping[str, int]
@@ -23,6 +24,9 @@ class Binding(Protocol):
 
     Two bindings of an engine share its weights and nothing that changes, but only one of them runs at a time.
     """
+
+    capturable: bool
+    """A device may record its runs."""
 
     def enqueue(self, stream: Stream) -> None:
         """Put one run on the stream.
@@ -53,18 +57,22 @@ class Engine(Protocol):
         """
 
 
+SHAPES = 4
+"""Shapes that a `Caller` keeps recorded."""
+
+
 class Caller:
     """An engine as a function of host arrays, for what runs once per request (text encoders, VAE).
 
-    Buffers of the last shape are kept for the next call.
+    Buffers of the last shape are kept for the next call; where work is recorded, those of the last few.
     """
 
     def __init__(self, engine: Engine, device: Device) -> None:
         self._engine, self._device = engine, device
         self._stream = device.stream()
-        self._axes: Axes | None = None
-        self._buffers: dict[str, Buffer] = {}
-        self._binding: Binding
+        self._prepared = Recent[frozenset[tuple[str, int]], tuple[dict[str, Buffer], Work]](
+            SHAPES if device.captures else 1
+        )
 
     def __call__(self, axes: Axes, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Run on arrays of the engine's dtypes; returns every output, shapes as in the engine's signature.
@@ -72,14 +80,26 @@ class Caller:
         Raises:
             RunError: the engine failed.
         """
-        if axes != self._axes:
-            self._buffers = allocate(self._engine, self._device, axes)
-            self._binding = self._engine.bind(self._buffers)
-            self._axes = axes
+        buffers, work = self._prepared.get(frozenset(axes.items()), lambda: self._prepare(axes))
         for name, array in inputs.items():
-            self._device.upload(self._buffers[name], array, self._stream)
-        self._binding.enqueue(self._stream)
-        return {name: self._device.download(self._buffers[name], self._stream) for name in self._engine.outputs}
+            self._device.upload(buffers[name], array, self._stream)
+        work(self._stream)
+        return {name: self._device.download(buffers[name], self._stream) for name in self._engine.outputs}
+
+    def _prepare(self, axes: Axes) -> tuple[dict[str, Buffer], Work]:
+        buffers = allocate(self._engine, self._device, axes)
+        return buffers, record(self._engine.bind(buffers), self._device, self._stream)
+
+
+def record(binding: Binding, device: Device, stream: Stream, then: Work | None = None) -> Work:
+    """A run of an engine, and what follows it, as work to repeat: recorded, unless the engine cannot be."""
+
+    def work(stream: Stream) -> None:
+        binding.enqueue(stream)
+        if then is not None:
+            then(stream)
+
+    return device.capture(work, stream) if binding.capturable else work
 
 
 def allocate(engine: Engine, device: Device, axes: Axes) -> dict[str, Buffer]:

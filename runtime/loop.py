@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.runtime.device import Device, Stream, Work
-from sdxl_trt.runtime.engine import Engine, allocate
+from sdxl_trt.runtime.device import Device, Work
+from sdxl_trt.runtime.engine import Engine, allocate, record
 from sdxl_trt.runtime.slots import Conditioning, Slot, SlotRequest
 from sdxl_trt.spec import COLUMN_WIDTH
 
@@ -150,12 +150,12 @@ class Loop:
             if "rows" in tensor.shape:
                 buffers[tensor.name] = buffers[tensor.name][:rows]
         binding = self._engine.bind(buffers)
-
-        def work(stream: Stream) -> None:
-            binding.enqueue(stream)
-            self._device.copy(buffers["new_state"], buffers["state"], stream)
-
-        return self._device.capture(work, self._stream)
+        return record(
+            binding,
+            self._device,
+            self._stream,
+            then=lambda stream: self._device.copy(buffers["new_state"], buffers["state"], stream),
+        )
 
 
 def row_bucket(rows: int, most: int) -> int:

@@ -58,6 +58,8 @@ class OrtEngine:
 class OrtBinding:
     """A session with the addresses of its tensors: a run allocates and copies none of them."""
 
+    capturable = True
+
     def __init__(self, engine: OrtEngine, session: Any, buffers: Mapping[str, Buffer]) -> None:
         self._engine, self._session = engine, session
         self._buffers = dict(buffers)  # kept alive: the binding has only their addresses

@@ -51,6 +51,7 @@ class CudaDevice:
         self.sm = 10 * self._context.attribute(
             attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
         ) + self._context.attribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+        self.driver_version = self._context.driver_version()
         self.arenas = Arenas(self._context)
         self._up = PinnedRing(self._context, blocks=UPLOAD_BLOCKS, size=UPLOAD_BLOCK)
         self._down = PinnedRing(self._context, blocks=DOWNLOAD_BLOCKS, size=DOWNLOAD_BLOCK)
@@ -120,6 +121,10 @@ class CudaDevice:
             graph.launch(cast(Owned, stream))
 
         return launch
+
+    def make_current(self) -> None:
+        """Make what the calling thread does with CUDA, an engine's library included, happen on this GPU."""
+        self._context.enter()
 
     def wait_idle(self) -> None:
         """Wait until all streams are empty: before an engine is prepared, never in the loop."""

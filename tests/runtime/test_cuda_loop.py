@@ -32,6 +32,8 @@ class CudaStep(NumpyStep):
 
 
 class CudaBinding:
+    capturable = True
+
     def __init__(self, engine: CudaStep, buffers: Mapping[str, Buffer]) -> None:
         self.engine, self.buffers = engine, dict(buffers)
 

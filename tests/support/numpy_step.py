@@ -55,6 +55,8 @@ class NumpyStep:
 
 
 class NumpyBinding:
+    capturable = True
+
     def __init__(self, engine: NumpyStep, tensors: dict[str, NDArray[Any]]) -> None:
         self.engine, self.t = engine, tensors
 

@@ -175,7 +175,8 @@ class RecordingDriver:
     def _new_block(self, kind: str, size: int) -> tuple[int]:
         if size <= 0:
             raise Misuse(f"an allocation of {size} bytes")
-        block = np.full(size, 0xAB, np.uint8)
+        block = np.full(size + 256, 0xAB, np.uint8)
+        block = block[-block.ctypes.data % 256 :][:size]  # aligned as the driver's memory
         address = block.ctypes.data
         bisect.insort(self._bases, address)
         return self._lend(kind, block, address)

@@ -1,0 +1,28 @@
+"""What was made for the last few keys, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """At most so many values, by key; the least recently used goes first, before another is made."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values = dict[K, V]()
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The value of a key, made if it is not kept."""
+        if key in self._values:
+            value = self._values.pop(key)
+        else:
+            while len(self._values) >= self._most:
+                del self._values[next(iter(self._values))]
+            value = make()
+        self._values[key] = value
+        return value

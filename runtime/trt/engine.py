@@ -1,0 +1,117 @@
+"""A plan of either TensorRT as an engine of the runtime.
+
+Source for the calls: NVIDIA's Python API reference of TensorRT 11.4 and TensorRT for RTX 1.7.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from sdxl_trt.bundle import BlobStore, EngineEntry, Host, Target
+from sdxl_trt.bundle.checked import CheckedBlob
+from sdxl_trt.bundle.hosts import refusal
+from sdxl_trt.errors import NoTargetForHost
+from sdxl_trt.libraries import error_log, require
+from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.cuda.arenas import ArenaName
+from sdxl_trt.runtime.device import Buffer
+from sdxl_trt.runtime.engine import check_signature
+from sdxl_trt.runtime.trt import rtx
+from sdxl_trt.runtime.trt.binding import TrtBinding
+from sdxl_trt.runtime.trt.library import LIBRARIES, refused
+from sdxl_trt.runtime.trt.reader import stream_reader
+
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32"}
+
+
+class TrtEngine:
+    """One plan of a target, its weights on the GPU. For the device's thread.
+
+    Args:
+        store: the bundle's files.
+        target: what the plan was built for.
+        name: of the graph.
+        device: where it runs.
+        arena: whose memory it works in; no two engines of an arena run at the same time.
+
+    Raises:
+        FlavourUnavailable: the library is not installed.
+        NoTargetForHost: it is of another version, or the GPU another; nothing was read.
+        BundleError: the file fails its check, the library refuses the plan, or its tensors are not the manifest's.
+        OutOfMemory: the weights do not fit on the GPU.
+    """
+
+    def __init__(self, store: BlobStore, target: Target, name: str, device: CudaDevice, arena: ArenaName) -> None:
+        library, entry = LIBRARIES[target.flavour], target.engines[name]
+        self.name, self.device, self.arena = name, device, arena
+        self.inputs = {tensor.name: tensor for tensor in entry.inputs}
+        self.outputs = {tensor.name: tensor for tensor in entry.outputs}
+        device.make_current()
+        trt = require(library.module, f"run {target.flavour} engines")
+        _check_host(trt, target, name, device)
+        self.log = error_log(trt)  # TensorRT keeps a bare pointer to it: it outlives the engine
+        self.cuda_engine = _open(trt, store, entry, self, checks_plans=library.finishes_engines)
+        for what, expected, mode in (("inputs", entry.inputs, "INPUT"), ("outputs", entry.outputs, "OUTPUT")):
+            signature = _signature(trt, self.cuda_engine, getattr(trt.TensorIOMode, mode))
+            check_signature(f"the {what} of {name}", expected, signature)
+        device.arenas.reserve(arena, self.cuda_engine.device_memory_size_v2)
+        self.config = config = self.cuda_engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        sha256 = entry.file.sha256
+        self.kernels = rtx.KernelCache(trt, config, sha256, device) if library.finishes_engines else None
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> TrtBinding:
+        """Put a buffer on the GPU behind every input and output, and run once: later runs compile and allocate nothing.
+
+        Raises:
+            UnsupportedSize: shapes that the plan was not built for.
+            OutOfMemory: there is too little memory to run in.
+            RunError: the library failed.
+        """
+        return TrtBinding(self, buffers)
+
+
+def _check_host(trt: Any, target: Target, name: str, device: CudaDevice) -> None:
+    host = Host(processor=platform.machine(), flavours={target.flavour: str(trt.__version__)}, sm=device.sm)
+    reason = refusal(target, host)
+    if reason:
+        raise NoTargetForHost(
+            f"the engine {name} cannot run on this host",
+            got=reason,
+            expected=f"an engine for {device.name} (SM {device.sm}) and {target.flavour} {trt.__version__}",
+            fix="build the bundle again on this host, or install the version it was built with",
+        )
+
+
+def _open(trt: Any, store: BlobStore, entry: EngineEntry, engine: TrtEngine, *, checks_plans: bool) -> Any:
+    """The plan, deserialised."""
+    what = f"the engine {engine.name}"
+    with CheckedBlob(store, entry.file, what) as plan:
+        runtime = trt.Runtime(engine.log)
+        if checks_plans:
+            rtx.check_plan(trt, runtime, plan, what)
+        engine.log.errors.clear()
+        reader = stream_reader(trt, plan)
+        cuda_engine = runtime.deserialize_cuda_engine(reader)
+        if reader.error:
+            raise reader.error
+    if cuda_engine is None:
+        fix = "build the bundle again on this host"
+        raise refused(f"{what} cannot be loaded", engine.log, engine.device, asked=entry.file.bytes, fix=fix)
+    return cuda_engine
+
+
+def _signature(trt: Any, cuda_engine: Any, mode: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """Dtypes and shapes of the inputs or outputs."""
+    signature = dict[str, tuple[str, tuple[int | None, ...]]]()
+    for name in (cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)):
+        if cuda_engine.get_tensor_mode(name) != mode:
+            continue
+        kind = cuda_engine.get_tensor_dtype(name).name
+        dtype = _DTYPES.get(kind, kind)
+        if cuda_engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+            dtype += " in host memory"
+        signature[name] = dtype, tuple(size if size >= 0 else None for size in cuda_engine.get_tensor_shape(name))
+    return signature

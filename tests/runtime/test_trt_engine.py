@@ -1,0 +1,329 @@
+"""TensorRT engines of both flavours, over libraries that record their calls: what is checked, and in which order.
+
+The libraries' enumerations are real; that the real calls exist is in test_trt_api.py; a GPU is in none of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorrt_rtx as real
+from recording_driver import RecordingDriver
+from recording_tensorrt import FakeTensorRT, make_plan
+
+from sdxl_trt.bundle import BlobStore, EngineEntry, Target
+from sdxl_trt.bundle.checked import CHUNK
+from sdxl_trt.errors import (
+    BundleError,
+    FlavourUnavailable,
+    NoTargetForHost,
+    OutOfMemory,
+    RunError,
+    UnsupportedSize,
+)
+from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.engine import SHAPES, Caller, allocate, record
+from sdxl_trt.runtime.trt import LIBRARIES, TrtEngine
+from sdxl_trt.spec import Profile, TensorSpec
+
+VERSION = "1.2.3.4"
+INPUTS = (
+    TensorSpec(name="x", dtype="float32", shape=("slots", 3)),
+    TensorSpec(name="half", dtype="float16", shape=("slots", 2)),
+)
+OUTPUTS = (
+    TensorSpec(name="y", dtype="float32", shape=("slots", 3)),
+    TensorSpec(name="z", dtype="float16", shape=("slots", 2)),
+)
+TENSORS: dict[str, Any] = {
+    "x": {"dtype": "FLOAT", "shape": [-1, 3], "profile": [[1, 3], [2, 3], [8, 3]]},
+    "half": {"dtype": "HALF", "shape": [-1, 2], "profile": [[1, 2], [2, 2], [8, 2]]},
+    "y": {"dtype": "FLOAT", "shape": [-1, 3]},
+    "z": {"dtype": "HALF", "shape": [-1, 2]},
+}
+Engines = Any
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "sdxl-trt" / "kernels"
+
+
+class Bench:
+    """A bundle with one engine, a device, and the library."""
+
+    def __init__(self, folder: Path, flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.driver = RecordingDriver(late=True)
+        self.trt = FakeTensorRT(LIBRARIES[flavour].module, VERSION, self.driver)
+        monkeypatch.setitem(sys.modules, LIBRARIES[flavour].module, self.trt)
+        self.store, self.flavour = BlobStore(folder), flavour
+        self.new_process()
+        self.write(make_plan(TENSORS))
+
+    def new_process(self) -> None:
+        self.device = CudaDevice(driver=self.driver)
+
+    def write(self, plan: bytes) -> None:
+        with self.store.lock():
+            self.blob = self.store.put_bytes(plan)
+
+    def target(self, **changes: Any) -> Target:
+        entry = EngineEntry(key="0" * 64, file=self.blob, inputs=INPUTS, outputs=OUTPUTS)
+        target = Target(
+            name="gpu",
+            flavour=self.flavour,
+            flavour_version=VERSION,
+            sms=(89,),
+            processor=platform.machine(),
+            precision="float16",
+            profile=Profile.make(smallest=(64, 64), best=(64, 64), largest=(64, 64), batch=1),
+            accepted=False,
+            engines={"small": entry},
+        )
+        return dataclasses.replace(target, **changes)
+
+    def open(self, **changes: Any) -> TrtEngine:
+        return TrtEngine(self.store, self.target(**changes), "small", self.device, "side")
+
+
+@pytest.fixture(params=sorted(LIBRARIES))
+def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path / "bundle", request.param, monkeypatch)
+
+
+@pytest.fixture
+def rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path / "bundle", "tensorrt-rtx", monkeypatch)
+
+
+def values(slots: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(slots)
+    return {
+        "x": rng.standard_normal((slots, 3), np.float32),
+        "half": rng.standard_normal((slots, 2), np.float32).astype(np.float16),
+    }
+
+
+def test_an_engine_runs_recorded_at_any_shape_it_has(bench: Bench) -> None:
+    caller = Caller(bench.open(), bench.device)
+    for slots in (1, 8, 3, 3, 1):
+        inputs = values(slots)
+        outputs = caller({"slots": slots}, **inputs)
+        np.testing.assert_array_equal(outputs["y"], 2 * inputs["x"])
+        np.testing.assert_array_equal(outputs["z"], 2 * inputs["half"])
+    assert bench.driver.calls["cuStreamBeginCapture"] == 3  # once for each shape
+    assert bench.trt.calls.count("create_execution_context") == 3  # one context for each recording
+    assert bench.trt.calls.count("execute_async_v3") == 2 * 3  # to prepare, and to be recorded: then never again
+
+
+def test_shapes_kept_are_bounded(bench: Bench) -> None:
+    caller = Caller(bench.open(), bench.device)
+    for slots in (1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5):
+        caller({"slots": slots}, **values(slots))
+    assert bench.driver.live["executable"] <= SHAPES + 1  # one that was dropped and is not yet released
+    assert bench.trt.calls.count("create_execution_context") == 8
+    caller({"slots": 1}, **values(1))
+    assert bench.trt.calls.count("create_execution_context") == 9
+
+
+def test_the_order_of_calls(rtx: Bench) -> None:
+    engine = rtx.open()
+    buffers = allocate(engine, rtx.device, {"slots": 2})
+    rtx.driver.calls.clear()
+    stream = rtx.device.stream()
+    work = record(engine.bind(buffers), rtx.device, stream)
+    work(stream)
+    assert rtx.trt.calls == [
+        "get_engine_validity",
+        "deserialize_cuda_engine",
+        "create_execution_context",
+        "execute_async_v3",
+        "compile",
+        "execute_async_v3",
+    ]
+    assert rtx.driver.calls["cuStreamBeginCapture"] == rtx.driver.calls["cuGraphLaunch"] == 1
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(rtx: Bench) -> None:
+    rtx.trt.say["is_stream_capturable"] = False
+    caller = Caller(rtx.open(), rtx.device)
+    for _ in range(3):
+        np.testing.assert_array_equal(caller({"slots": 2}, **values(2))["y"], 2 * values(2)["x"])
+    assert rtx.driver.calls["cuStreamBeginCapture"] == 0
+    assert rtx.trt.calls.count("execute_async_v3") == 1 + 3
+
+
+def test_bindings_share_one_block_of_memory(bench: Bench) -> None:
+    first, second = bench.open(), bench.open()
+    bindings = [engine.bind(allocate(engine, bench.device, {"slots": 2})) for engine in (first, second, first)]
+    addresses = {binding._context.memory for binding in bindings}
+    assert len(addresses) == 1
+    assert addresses.pop()[1] == 4096
+
+
+def test_kernels_are_kept_for_the_next_process(rtx: Bench, cache: Path) -> None:
+    rtx.open().bind(allocate(rtx.open(), rtx.device, {"slots": 2}))
+    assert rtx.trt.calls.count("compile") == 1
+    (file,) = cache.iterdir()
+    written = file.stat().st_mtime_ns
+    rtx.new_process()
+    engine = rtx.open()
+    engine.bind(allocate(engine, rtx.device, {"slots": 2}))
+    assert rtx.trt.calls.count("compile") == 1
+    assert file.stat().st_mtime_ns == written
+    engine.bind(allocate(engine, rtx.device, {"slots": 3}))
+    assert rtx.trt.calls.count("compile") == 2
+    assert file.stat().st_mtime_ns > written
+
+
+@pytest.mark.parametrize("damage", ["garbage", "folder"])
+def test_kernels_that_cannot_be_read_are_compiled_again(rtx: Bench, cache: Path, damage: str) -> None:
+    engine = rtx.open()
+    engine.bind(allocate(engine, rtx.device, {"slots": 2}))
+    (file,) = cache.iterdir()
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(b"\0\1\2")
+    rtx.new_process()
+    engine = rtx.open()
+    engine.bind(allocate(engine, rtx.device, {"slots": 2}))
+    assert rtx.trt.calls.count("compile") == 2
+    assert file.is_dir() or file.read_bytes().startswith(b"kernels")
+
+
+def test_kernels_of_another_driver_engine_or_version_are_others(rtx: Bench, cache: Path) -> None:
+    def names() -> set[str]:
+        rtx.new_process()
+        engine = rtx.open(flavour_version=rtx.trt.__version__)
+        engine.bind(allocate(engine, rtx.device, {"slots": 2}))
+        return {file.name for file in cache.iterdir()}
+
+    assert len(names()) == len(names()) == 1
+    rtx.driver.version = 13010
+    assert len(names()) == 2
+    rtx.write(make_plan(TENSORS, padding=1))
+    assert len(names()) == 3
+    rtx.trt.__version__ = "1.2.3.5"
+    assert len(names()) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"flavour_version": "9.9.9.9"}, "built with {} 9.9.9.9, this host has 1.2.3.4"),
+        ({"sms": (86,)}, "built for SM 86, this host has SM 89"),
+        ({"processor": "vax"}, "built for a vax processor"),
+    ],
+)
+def test_an_engine_for_another_host_is_not_even_read(bench: Bench, changes: dict[str, Any], got: str) -> None:
+    bench.store.path(bench.blob).unlink()
+    with pytest.raises(NoTargetForHost, match="cannot run on this host") as caught:
+        bench.open(**changes)
+    assert got.format(bench.flavour) in caught.value.got
+    assert caught.value.fix
+    assert bench.trt.calls == []
+
+
+def test_a_damaged_plan_never_reaches_the_library(bench: Bench) -> None:
+    path = bench.store.path(bench.blob)
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1] + b"!")
+    with pytest.raises(BundleError, match="the engine small is damaged or was altered"):
+        bench.open()
+    assert bench.trt.calls == []
+
+
+def test_a_plan_that_changes_while_it_is_read_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    big = {**TENSORS, "x": {**TENSORS["x"], "note": "x" * CHUNK}}
+    bench.write(make_plan(big))
+    path, runtime = bench.store.path(bench.blob), bench.trt.Runtime
+
+    def swapped(log: Any) -> Any:
+        path.chmod(0o600)
+        with path.open("r+b") as file:
+            file.seek(CHUNK + 7)
+            file.write(b"evil")
+        return runtime(log)
+
+    monkeypatch.setattr(bench.trt, "Runtime", swapped)
+    with pytest.raises(BundleError, match="damaged or was altered") as caught:
+        bench.open()
+    assert caught.value.got == "content that changed after it was checked"
+
+
+def test_a_plan_that_the_library_does_not_know_is_refused_with_its_reasons(rtx: Bench) -> None:
+    rtx.write(b"not a plan" * 100)
+    with pytest.raises(BundleError, match="cannot be used by TensorRT for RTX") as caught:
+        rtx.open()
+    assert caught.value.got == "MALFORMED_ENGINE"
+    rtx.write(make_plan(TENSORS))
+    both = real.EngineInvalidityDiagnostics
+    reasons = int(both.UNSUPPORTED_CC) | int(both.OLD_CUDA_DRIVER)
+    rtx.trt.say["get_engine_validity"] = real.EngineValidity.INVALID, reasons
+    with pytest.raises(BundleError) as caught:
+        rtx.open()
+    assert caught.value.got == "UNSUPPORTED_CC, OLD_CUDA_DRIVER"
+    rtx.trt.say["get_engine_validity"] = real.EngineValidity.SUBOPTIMAL, 0
+    assert rtx.open().name == "small"
+    assert rtx.trt.calls.count("deserialize_cuda_engine") == 1
+
+
+@pytest.mark.parametrize("call", ["deserialize_cuda_engine", "create_execution_context", "execute_async_v3"])
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [("Error Code 1: Serialization", RunError), ("Error Code 2: OutOfMemory (Requested size was ...)", OutOfMemory)],
+)
+def test_what_the_library_refuses_is_passed_on(bench: Bench, call: str, message: str, kind: type[Exception]) -> None:
+    bench.trt.say[call], bench.trt.message = None, message
+
+    def run() -> None:
+        engine = bench.open()
+        engine.bind(allocate(engine, bench.device, {"slots": 1}))
+
+    with pytest.raises(kind, match="the engine small") as caught:
+        run()
+    assert message in caught.value.got  # type: ignore[attr-defined]
+    assert caught.value.fix  # type: ignore[attr-defined]
+    if kind is OutOfMemory:
+        assert " GB free; " in caught.value.got  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "got"),
+    [
+        ("x", {"dtype": "HALF"}, "float16 [None, 3] tensor 'x'"),
+        ("y", {"shape": [-1, 4]}, "float32 [None, 4] tensor 'y'"),
+        ("half", {"dtype": "FP8"}, "FP8 [None, 2] tensor 'half'"),
+        ("x", {"location": "HOST"}, "float32 in host memory [None, 3] tensor 'x'"),
+        ("z", {"profile": []}, "no tensor 'z'"),
+    ],
+)
+def test_a_plan_with_other_tensors_is_refused(bench: Bench, name: str, change: dict[str, Any], got: str) -> None:
+    bench.write(make_plan({**TENSORS, name: {**TENSORS[name], **change}}))
+    with pytest.raises(BundleError, match="other tensors") as caught:
+        bench.open()
+    assert got in (caught.value.got, caught.value.got.replace("a tensor", "no tensor"))
+
+
+def test_a_shape_outside_the_profile_is_refused(bench: Bench) -> None:
+    engine = bench.open()
+    with pytest.raises(UnsupportedSize, match="was not built for this shape") as caught:
+        engine.bind(allocate(engine, bench.device, {"slots": 9}))
+    assert (caught.value.got, caught.value.expected) == ("x [9, 3]", "[1, 3] to [8, 3]")
+
+
+def test_a_library_that_is_not_installed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, LIBRARIES[bench.flavour].module, None)
+    with pytest.raises(FlavourUnavailable) as caught:
+        bench.open()
+    assert f"pip install 'sdxl-trt[{bench.flavour}]'" in caught.value.fix
