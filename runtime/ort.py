@@ -1,4 +1,4 @@
-"""Engines of the `onnxruntime` flavour, on the CPU."""
+"""Engines of the `onnxruntime` flavour, on the CPU (and what `ort_cuda` shares with them)."""
 
 from __future__ import annotations
 
@@ -46,9 +46,12 @@ class OrtEngine:
         for weights in entry.weights:  # the graph names them by their hash, and they lie beside it
             store.verify(weights, f"the weights of {name}")
         packed = sum(weights.bytes for weights in entry.weights) <= _PACKED
-        self._session = _session(store.verify(entry.file, f"the graph {name}"), name, threads, packed=packed)
+        self._session = self._open(store.verify(entry.file, f"the graph {name}"), threads, packed=packed)
         check_signature(f"the inputs of {name}", entry.inputs, _signature(self._session.get_inputs()))
         check_signature(f"the outputs of {name}", entry.outputs, _signature(self._session.get_outputs()))
+
+    def _open(self, path: Path, threads: int | None, *, packed: bool) -> Any:
+        return open_session(path, self.name, threads, packed=packed, providers=["CPUExecutionProvider"])
 
     def bind(self, buffers: Mapping[str, Buffer]) -> OrtBinding:
         """Put a host buffer behind every input and output."""
@@ -60,14 +63,17 @@ class OrtBinding:
 
     capturable = True
 
-    def __init__(self, engine: OrtEngine, session: Any, buffers: Mapping[str, Buffer]) -> None:
+    def __init__(
+        self, engine: OrtEngine, session: Any, buffers: Mapping[str, Buffer], place: tuple[str, int] = ("cpu", 0)
+    ) -> None:
         self._engine, self._session = engine, session
         self._buffers = dict(buffers)  # kept alive: the binding has only their addresses
+        self._options: Any = None
         self._binding = session.io_binding()
         for names, bind in ((engine.inputs, self._binding.bind_input), (engine.outputs, self._binding.bind_output)):
             for name in names:
                 buffer = buffers[name]
-                bind(name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.pointer)
+                bind(name, *place, buffer.dtype.type, buffer.shape, buffer.pointer)
 
     def enqueue(self, stream: Stream) -> None:  # noqa: ARG002
         """Run now.
@@ -76,7 +82,7 @@ class OrtBinding:
             RunError: onnxruntime failed; carries its message.
         """
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # its exceptions have no common base but this
             raise RunError(
                 f"onnxruntime could not run {self._engine.name}",
@@ -85,7 +91,19 @@ class OrtBinding:
             ) from error
 
 
-def _session(path: Path, name: str, threads: int | None, *, packed: bool) -> Any:
+def open_session(path: Path, name: str, threads: int | None, *, packed: bool, providers: list[Any]) -> Any:
+    """An InferenceSession.
+
+    Args:
+        path: the graph.
+        name: of the graph, for messages.
+        threads: that one run may use; as many as this process may run on when not given.
+        packed: copy weights into memory in the order that matrix products read them.
+        providers: of onnxruntime, as it takes them.
+
+    Raises:
+        BundleError: onnxruntime refuses the graph.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -96,7 +114,7 @@ def _session(path: Path, name: str, threads: int | None, *, packed: bool) -> Any
     options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
     options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # its exceptions have no common base but this
         raise BundleError(
             f"onnxruntime {onnxruntime.__version__} cannot load {name}",

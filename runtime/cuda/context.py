@@ -148,6 +148,10 @@ class Context:
         """Have an event reached once everything that is on a stream now is done."""
         self.check(self.cu.cuEventRecord(event.handle, stream), "record an event")
 
+    def wait_on_gpu(self, stream: int, event: Owned) -> None:
+        """Have a stream wait for an event, as it was recorded last. The host does not."""
+        self.check(self.cu.cuStreamWaitEvent(stream, event.handle, 0), "have a stream wait")
+
     def wait(self, event: Owned) -> None:
         """Wait until an event is reached.
 

@@ -46,6 +46,7 @@ class CudaDevice:
 
     def __init__(self, ordinal: int = 0, *, driver: Any = None, patience: float = PATIENCE) -> None:
         self._context = Context(open_driver(driver), ordinal, patience)
+        self.ordinal = ordinal
         attribute = self._context.cu.CUdevice_attribute
         self.name = self._context.name()
         self.sm = 10 * self._context.attribute(
@@ -56,6 +57,7 @@ class CudaDevice:
         self._up = PinnedRing(self._context, blocks=UPLOAD_BLOCKS, size=UPLOAD_BLOCK)
         self._down = PinnedRing(self._context, blocks=DOWNLOAD_BLOCKS, size=DOWNLOAD_BLOCK)
         self._own_stream = self._context.stream()
+        self._passed = self._context.event()
 
     def stream(self) -> Owned:
         """A new queue; where the arenas share one block, the same for everybody."""
@@ -121,6 +123,13 @@ class CudaDevice:
             graph.launch(cast(Owned, stream))
 
         return launch
+
+    def follow(self, stream: Stream, other: Stream) -> None:
+        """Have what is put on a stream from now on wait, on the GPU, for what is on another one now."""
+        if stream is not other:
+            self._context.enter()
+            self._context.record(self._passed, _handle(other))
+            self._context.wait_on_gpu(_handle(stream), self._passed)
 
     def make_current(self) -> None:
         """Make what the calling thread does with CUDA, an engine's library included, happen on this GPU."""

@@ -59,7 +59,7 @@ _ANYWHERE = {
 
 class _Stream:
     def __init__(self) -> None:
-        self.queue = deque[Piece]()
+        self.queue = deque[Any]()  # pieces, and events that are waited for
 
 
 class _Event:
@@ -115,6 +115,12 @@ class RecordingDriver:
     def launch(self, stream: int, kernel: Piece) -> None:
         """Put a kernel on a stream."""
         self._put(stream, kernel)
+
+    def hurry(self, handle: int) -> None:
+        """Do all that is on a stream, and of the others only what it waits for."""
+        stream = self._get(handle, "stream")
+        while stream.queue:
+            self._advance(stream)
 
     # Starting
 
@@ -247,19 +253,34 @@ class RecordingDriver:
 
     # Streams and events
 
-    def _put(self, handle: int, piece: Piece) -> None:
+    def _put(self, handle: int, piece: Any) -> None:
         stream = self._get(handle, "stream")
         if self.recording is not None:
             self.recording.append(piece)
             return
         stream.queue.append(piece)
         while stream.queue and not self.late:
-            stream.queue.popleft()()
+            self._advance(stream)
 
     @call
     def cuStreamCreate(self, flags: int) -> tuple[int]:
         assert flags == int(self.CUstream_flags.CU_STREAM_NON_BLOCKING)
         return self._lend("stream", _Stream())
+
+    def _advance(self, stream: _Stream) -> None:
+        """Do the next piece of a stream, or of the one that it waits for."""
+        awaited = stream.queue[0]
+        if isinstance(awaited, _Event):
+            if not awaited.reached:
+                self._advance(awaited.stream)
+                return
+            stream.queue.popleft()
+        else:
+            stream.queue.popleft()()
+
+    @call
+    def cuStreamWaitEvent(self, handle: int, event: int, flags: int) -> None:
+        self._put(handle, self._get(event, "event"))
 
     @call
     def cuStreamDestroy(self, stream: int) -> None:
@@ -288,7 +309,7 @@ class RecordingDriver:
             return OK
         self.waits += 1
         if not self.stalled:
-            event.stream.queue.popleft()()
+            self._advance(event.stream)
         return self.CUresult.CUDA_ERROR_NOT_READY
 
     # Graphs

@@ -1,0 +1,172 @@
+"""onnxruntime on a GPU: the order of calls, with the real library's CPU session doing the work on the recording driver.
+
+That the real CUDA provider takes these options is not shown here.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as real
+import pytest
+from recording_driver import RecordingDriver
+from small_graph import assert_right, make_entry, random_inputs
+
+from sdxl_trt.bundle import BlobStore
+from sdxl_trt.errors import FlavourUnavailable, RunError
+from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.engine import Caller, allocate, record
+from sdxl_trt.runtime.ort_cuda import PROVIDER, CudaOrtEngine
+
+BOTH = [PROVIDER, "CPUExecutionProvider"]
+
+
+class Shim(ModuleType):
+    """onnxruntime with a CUDA provider, which is the CPU's on the streams of the driver."""
+
+    def __init__(self, driver: RecordingDriver) -> None:
+        super().__init__("onnxruntime")
+        self.driver, self.providers = driver, BOTH
+        self.options: dict[str, str] = {}
+        self.runs = list[tuple[str, str]]()
+        self.__version__ = real.__version__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(real, name)
+
+    def get_available_providers(self) -> list[str]:
+        return BOTH
+
+    def InferenceSession(self, path: Path, options: Any, providers: Any) -> Session:  # noqa: N802
+        ((name, self.options),) = providers
+        assert name == PROVIDER
+        return Session(self, real.InferenceSession(path, options, providers=BOTH[1:]))
+
+
+class Session:
+    def __init__(self, shim: Shim, session: Any) -> None:
+        self.shim, self.session = shim, session
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+
+    def get_providers(self) -> list[str]:
+        return self.shim.providers
+
+    def io_binding(self) -> Binding:
+        return Binding(self.session.io_binding())
+
+    def run_with_iobinding(self, binding: Binding, options: Any) -> None:
+        if self.shim.driver.recording is not None:
+            raise RuntimeError("runs inside a recording of the caller's")
+        keys = ("gpu_graph_id", "disable_synchronize_execution_providers")
+        self.shim.runs.append(tuple(options.get_run_config_entry(key) for key in keys))  # type: ignore[arg-type]
+        stream = int(self.shim.options["user_compute_stream"])
+        self.shim.driver.launch(stream, lambda: self.session.run_with_iobinding(binding.binding))
+
+
+class Binding:
+    def __init__(self, binding: Any) -> None:
+        self.binding = binding
+
+    def bind_input(self, name: str, place: str, ordinal: int, *rest: Any) -> None:
+        assert (place, ordinal) == ("cuda", 0)
+        self.binding.bind_input(name, "cpu", 0, *rest)
+
+    def bind_output(self, name: str, place: str, ordinal: int, *rest: Any) -> None:
+        assert (place, ordinal) == ("cuda", 0)
+        self.binding.bind_output(name, "cpu", 0, *rest)
+
+
+@pytest.fixture
+def device() -> CudaDevice:
+    return CudaDevice(driver=RecordingDriver(late=True))
+
+
+@pytest.fixture
+def shim(device: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> Shim:
+    shim = Shim(device._context.cu)
+    monkeypatch.setitem(sys.modules, "onnxruntime", shim)
+    return shim
+
+
+@pytest.fixture
+def engine(tmp_path: Path, device: CudaDevice, shim: Shim) -> CudaOrtEngine:
+    store = BlobStore(tmp_path)
+    return CudaOrtEngine(store, make_entry(store), "small", device)
+
+
+def test_runs_are_in_the_order_of_the_callers_stream(engine: CudaOrtEngine, device: CudaDevice, shim: Shim) -> None:
+    caller = Caller(engine, device)
+    for rows in (4, 2, 4, 3, 2):
+        assert_right(caller({"rows": rows}, **random_inputs(rows)), random_inputs(rows))
+    assert shim.runs == [
+        (number, "1") for number in ("1", "1", "2", "2", "1", "3", "3", "2")
+    ]  # the first of each records
+    assert shim.driver.calls["cuStreamBeginCapture"] == 0
+
+
+def test_options(engine: CudaOrtEngine, shim: Shim) -> None:
+    assert shim.options == {
+        "device_id": "0",
+        "user_compute_stream": str(engine.stream.handle),
+        "enable_cuda_graph": "1",
+        "use_tf32": "0",
+    }
+
+
+def test_whichever_stream_is_faster(engine: CudaOrtEngine, device: CudaDevice) -> None:
+    stream, buffers = device.stream(), allocate(engine, device, {"rows": 2})
+    total = device.allocate((2, 3), np.float16)
+    inputs = random_inputs(2)
+    work = record(engine.bind(buffers), device, stream, lambda s: device.copy(buffers["twice"], total, s))
+    for factor in (1, 2, 3):
+        scaled = {name: array * np.array(factor, array.dtype) for name, array in inputs.items() if name != "index"}
+        for name, array in {**scaled, "index": inputs["index"]}.items():
+            device.upload(buffers[name], array, stream)
+        work(stream)
+        device._context.cu.hurry(engine.stream.handle)  # ahead of the other, if nothing keeps it
+        np.testing.assert_array_equal(device.download(buffers["twice"], stream), scaled["half"] * 2)
+    np.testing.assert_array_equal(device.download(total, stream), scaled["half"] * 2)
+
+
+def test_a_run_that_fails_says_what_failed(engine: CudaOrtEngine, device: CudaDevice, shim: Shim) -> None:
+    buffers = allocate(engine, device, {"rows": 3})
+    binding = engine.bind(buffers)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA failure 700")
+
+    shim.driver.launch = fail  # type: ignore[method-assign]
+    with pytest.raises(RunError, match="could not run small") as caught:
+        binding.enqueue(device.stream())
+    assert caught.value.got == "CUDA failure 700"
+
+
+def test_no_silent_turn_to_the_cpu(tmp_path: Path, device: CudaDevice, shim: Shim) -> None:
+    shim.providers = BOTH[1:]
+    store = BlobStore(tmp_path)
+    with pytest.raises(FlavourUnavailable, match="cannot use the GPU"):
+        CudaOrtEngine(store, make_entry(store), "small", device)
+
+
+@pytest.mark.skipif(PROVIDER in real.get_available_providers(), reason="this onnxruntime has CUDA")
+def test_the_real_library_without_cuda_is_refused(tmp_path: Path, device: CudaDevice) -> None:
+    store = BlobStore(tmp_path)
+    with pytest.raises(FlavourUnavailable, match="cannot use the GPU") as caught:
+        CudaOrtEngine(store, make_entry(store), "small", device)
+    assert "CPUExecutionProvider" in caught.value.got
+    assert "sdxl-trt[ort-cuda]" in caught.value.fix
+
+
+def test_the_names_are_the_real_ones() -> None:
+    """Of the run options: the library has their texts in it. (Of the provider's: they are in onnxruntime-gpu alone.)"""
+    (library,) = Path(real.__file__).parent.glob("capi/onnxruntime_pybind11_state*.so")
+    content = library.read_bytes()
+    for key in (b"gpu_graph_id", b"disable_synchronize_execution_providers", PROVIDER.encode()):
+        assert key in content
+    for name in ("get_providers", "io_binding", "run_with_iobinding", "get_inputs", "get_outputs"):
+        assert hasattr(real.InferenceSession, name)
+    assert hasattr(real.RunOptions, "add_run_config_entry")
