@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import platform
 from pathlib import Path
 
 from sdxl_trt.bundle import Host, Manifest, Target, choose_target
 from sdxl_trt.errors import NoTargetForHost
+from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.device import Device
+from sdxl_trt.runtime.ort_cuda import PROVIDER
+from sdxl_trt.runtime.trt import LIBRARIES
 
 RUNS = ("onnxruntime",)
-"""Flavours that this version has a runtime for."""
+"""Flavours that a pipeline runs where it is given no device."""
 
 
-def this_host() -> Host:
-    """The processor, and the engine libraries that can be imported. No GPU: nothing here could use one."""
+def this_host(device: Device | None = None) -> Host:
+    """The processor, and the engine libraries that can run here.
+
+    Args:
+        device: where engines shall run; the processor when not given.
+    """
+    if isinstance(device, CudaDevice):
+        return Host(processor=platform.machine(), flavours=_gpu_flavours(), sm=device.sm)
     return Host(processor=platform.machine(), flavours=_flavours(), sm=None)
 
 
@@ -25,13 +37,31 @@ def _flavours() -> dict[str, str]:
     return {"onnxruntime": onnxruntime.__version__}
 
 
-def target_for_host(manifest: Manifest, bundle: Path) -> Target:
+def _gpu_flavours() -> dict[str, str]:
+    """TensorRT's, as far as they are installed, and onnxruntime where it was built with CUDA."""
+    flavours = dict[str, str]()
+    for flavour, library in LIBRARIES.items():
+        with contextlib.suppress(ImportError, OSError):  # OSError: the bindings are here, their library is not
+            flavours[flavour] = str(importlib.import_module(library.module).__version__)
+    with contextlib.suppress(ImportError):
+        onnxruntime = importlib.import_module("onnxruntime")
+        if PROVIDER in onnxruntime.get_available_providers():
+            flavours["onnxruntime"] = onnxruntime.__version__
+    return flavours
+
+
+def target_for_host(manifest: Manifest, bundle: Path, device: Device | None = None) -> Target:
     """The best target of a bundle for this host.
+
+    Args:
+        manifest: of the bundle.
+        bundle: its folder.
+        device: where engines shall run; the processor when not given.
 
     Raises:
         NoTargetForHost: none fits; says for each what differs, and what would help.
     """
-    host = this_host()
+    host = this_host(device)
     try:
         return choose_target(manifest, host, bundle)
     except NoTargetForHost as error:
@@ -42,6 +72,8 @@ def target_for_host(manifest: Manifest, bundle: Path) -> Target:
 def _fix(manifest: Manifest, host: Host) -> str:
     """Better advice than to build again, where there is any."""
     flavours = {target.flavour for target in manifest.targets if target.processor == host.processor}
+    if host.sm is not None:
+        return ""
     if "onnxruntime" in flavours and not host.flavours:
         return "pip install 'sdxl-trt[cpu]', which brings the onnxruntime that this bundle needs"
     if flavours and not flavours & set(RUNS):

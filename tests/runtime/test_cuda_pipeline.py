@@ -1,0 +1,54 @@
+"""The demo model from a prompt to pixels on `CudaDevice`: all is real but the driver, and where the work is done.
+
+Text encoders, step and VAE are onnxruntime's CPU sessions on the streams of the recording driver.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recording_driver import RecordingDriver
+from shim_onnxruntime import Shim
+
+from sdxl_trt.errors import NoTargetForHost
+from sdxl_trt.runtime import Pipeline
+from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.loading import load
+from sdxl_trt.runtime.trt import LIBRARIES
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["prompt", "late"])
+def test_the_same_picture_as_on_the_processor(demo_bundle: Path, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"steps": 4, "seed": 3, "size": (64, 72), "sampler": "euler_a"}
+    wanted = Pipeline.load(demo_bundle, threads=1)("a red circle", **settings)
+    driver = RecordingDriver(late=late)
+    monkeypatch.setitem(sys.modules, "onnxruntime", Shim(driver))
+    device = CudaDevice(driver=driver)
+    pipeline = Pipeline(load(demo_bundle, threads=1, device=device), device)
+    got = pipeline("a red circle", **settings)
+    error = np.abs(got.latents - wanted.latents).max()
+    print(f"latents: measured {error:.2e}, required < 1e-4 (rows are filled up, so products are of another length)")
+    assert error < 1e-4
+    pixels = [np.asarray(result.images[0], np.int16) for result in (got, wanted)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
+
+    before, calls = driver.live, driver.calls["cuMemAlloc"]
+    np.testing.assert_array_equal(pipeline("a red circle", **settings).latents, got.latents)
+    assert (driver.live, driver.calls["cuMemAlloc"]) == (before, calls)  # warm: nothing is allocated
+    device.close()
+    assert not +driver.live
+
+
+def test_targets_of_a_gpu_host(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU's onnxruntime does not serve a GPU; what is refused, and why, is in the message."""
+    device = CudaDevice(driver=RecordingDriver())
+    for library in LIBRARIES.values():
+        monkeypatch.setitem(sys.modules, library.module, None)
+    with pytest.raises(NoTargetForHost) as caught:
+        load(demo_bundle, device=device)
+    assert "needs onnxruntime" in caught.value.got
+    assert "SM 89" in caught.value.expected
+    assert "cannot run them yet" not in caught.value.fix
