@@ -1,0 +1,37 @@
+"""What was made for the last few keys."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+
+from sdxl_trt.runtime.recent import Recent
+
+
+class Thing:
+    """Can be watched."""
+
+
+def test_the_least_recently_used_goes_before_another_is_made() -> None:
+    recent, made, alive = Recent[int, Thing](2), list[int](), weakref.WeakSet[Thing]()
+
+    def make(key: int) -> Thing:
+        assert len(alive) < 2
+        made.append(key)
+        thing = Thing()
+        alive.add(thing)
+        return thing
+
+    for key in (1, 2, 1, 3, 1, 2, 2, 3):
+        recent.get(key, lambda key=key: make(key))
+    assert made == [1, 2, 3, 2, 3]
+    assert len(alive) == 2
+
+
+def test_what_could_not_be_made_is_not_kept() -> None:
+    recent = Recent[str, int](1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            recent.get("a", lambda: 1 // 0)
+    assert recent.get("a", lambda: 5) == 5
