@@ -126,7 +126,8 @@ def build_command(
     MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or a demo model:
     'demo', 'demo-turbo' or 'demo-refiner'.
 
-    What is already built is kept; a build that was stopped goes on where it was. Give the same -o to add targets to a bundle.
+    What is already built is kept; a build that was stopped goes on where it was. Give the same -o to add targets to a
+    bundle.
     """
     from sdxl_trt.engines.build import build
     from sdxl_trt.engines.flavours import check_buildable
