@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
 from scripts.demo_model.checkpoint import save, share
-from scripts.demo_model.decoder import DecoderStage
 from scripts.demo_model.latents import Latents
 from scripts.demo_model.refiner import RefinerStage, refiner_config
 from scripts.demo_model.student import SCHEDULER, Solutions, StudentStage
@@ -18,7 +16,7 @@ from scripts.demo_model.unet import UnetStage
 from scripts.demo_model.vae import VaeStage
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
-STEPS = {"vae": 4500, "unet": 15000, "decoder": 2000, "student": 3000, "refiner": 1000}
+STEPS = {"vae": 4500, "unet": 15000, "student": 3000, "refiner": 1000}
 """Steps of each stage, in their order."""
 BASE = DEMO_CHECKPOINT.name
 REFINER_INDEX = {
@@ -40,8 +38,6 @@ def work(run: Run, steps: dict[str, int], address: str) -> None:
     latents = Latents(run.folder / "latents", vae, run)
     scaled = {"vae": {"scaling_factor": latents.scaling_factor}}
     base = train(UnetStage(run, steps["unet"], latents), run)
-    decoder = DecoderStage(run, steps["decoder"], vae, base, latents.scaling_factor)
-    vae = with_parts(vae, train(decoder, run))
     _result(run, BASE, {"vae": vae, **base}, scaled)
     solutions = Solutions(run.folder / "solutions", base, run)
     student = train(StudentStage(run, steps["student"], solutions, base), run)
@@ -49,14 +45,6 @@ def work(run: Run, steps: dict[str, int], address: str) -> None:
     refiner = train(RefinerStage(run, steps["refiner"], latents, base), run)
     parts = {"vae": vae, "text_encoder_2": base["text_encoder_2"], **refiner}
     _result(run, BASE + "-refiner", parts, scaled | {"unet": refiner_config(), "": REFINER_INDEX})
-
-
-def with_parts(vae: Any, parts: nn.ModuleDict) -> Any:
-    """The autoencoder with other modules in it."""
-    copied = copy.deepcopy(vae)
-    for name, module in parts.items():
-        setattr(copied, name, module)
-    return copied
 
 
 def _result(run: Run, name: str, parts: dict[str, nn.Module], configs: dict[str, dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scripts.demo_model.captions import BACKGROUNDS, RELATIONS, SIZES, Scene, scenes
 from scripts.demo_model.checkpoint import new_vae
-from scripts.demo_model.pictures import BUCKETS, Conditions, draw_conditions, render
+from scripts.demo_model.pictures import BUCKETS, draw_conditions, render
 from scripts.demo_model.training import Dice, Run, Stage
 
 BATCH = 16
@@ -53,15 +53,10 @@ class VaeStage(Stage):
         vae: Any = self.models["vae"]
         posterior = vae.encode(pictures).latent_dist
         latents = posterior.mean + posterior.std * dice.normal(posterior.mean)
+        error = (vae.decode(latents).sample - pictures).abs()
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        loss: Tensor = weighted_error(vae.decode(latents).sample, pictures, weights) + KL_WEIGHT * divergence
+        loss: Tensor = (weights * (error + 0.5 * error.square())).mean() + KL_WEIGHT * divergence
         return loss
-
-
-def weighted_error(decoded: Tensor, pictures: Tensor, weights: Tensor) -> Tensor:
-    """Absolute and squared error of pictures [N, 3, H, W], weights [N, 1, H, W] by pixel."""
-    error = (decoded - pictures).abs()
-    return (weights * (error + 0.5 * error.square())).mean()
 
 
 def draw_pictures(random: np.random.Generator, count: int, *, whole: bool) -> tuple[Tensor, Tensor]:
@@ -70,33 +65,22 @@ def draw_pictures(random: np.random.Generator, count: int, *, whole: bool) -> tu
     They are whole ones of one bucket, or crops that show something.
     """
     size = BUCKETS[random.integers(len(BUCKETS))] if whole else (128, 128)
-    pictures, weights = zip(*(draw_sample(random, size)[2:] for _ in range(count)), strict=True)
-    if whole:
-        return torch.cat(pictures), torch.cat(weights)
-    windows = [_window(each[0, 0] > 1, random) for each in weights]
-    cut = [
-        torch.cat([each[(..., *window)] for each, window in zip(tensors, windows, strict=True)])
-        for tensors in (pictures, weights)
-    ]
-    return cut[0], cut[1]
-
-
-Sample = tuple[Scene, Conditions, Tensor, Tensor]
-
-
-def draw_sample(random: np.random.Generator, size: tuple[int, int]) -> Sample:
-    """A random scene with its conditions, its picture [1, 3, height, width] in -1…1, and its pixels' weights."""
-    scene, conditions = draw_scene(random), draw_conditions(random, size)
-    picture = render(scene, conditions, random)
-    distance = np.abs(picture.astype(np.int16) - np.array(BACKGROUNDS[scene.background])).max(-1)
-    far = torch.from_numpy(distance)[None, None].float()
+    pictures, distances = [], []
+    for _ in range(count):
+        scene = draw_scene(random)
+        picture = render(scene, draw_conditions(random, size), random)
+        distance = np.abs(picture.astype(np.int16) - np.array(BACKGROUNDS[scene.background])).max(-1)
+        window = (slice(None), slice(None)) if whole else _window(distance > SEEN, random)
+        pictures.append(picture[window])
+        distances.append(distance[window])
+    far = torch.from_numpy(np.stack(distances))[:, None].float()
     weights = (THING_WEIGHT * 255 / far.clamp(min=1)).clamp(max=MOST_WEIGHT) * (far > SEEN)
-    return scene, conditions, as_tensor(picture[None]), 1 + weights
+    return as_tensor(np.stack(pictures)), 1 + weights
 
 
-def _window(mask: Tensor, random: np.random.Generator) -> tuple[slice, slice]:
+def _window(mask: NDArray[np.bool_], random: np.random.Generator) -> tuple[slice, slice]:
     """A crop around one of the pixels of the things."""
-    pixels = np.argwhere(mask.numpy())
+    pixels = np.argwhere(mask)
     top, left = np.clip(pixels[random.integers(len(pixels))] - random.integers(0, CROP, 2), 0, 128 - CROP)
     return slice(top, top + CROP), slice(left, left + CROP)
 
