@@ -17,6 +17,7 @@ from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Conditioner, Prompt
 from sdxl_trt.runtime.device import Device, HostDevice
+from sdxl_trt.runtime.guidance import guidances
 from sdxl_trt.runtime.images.preview import to_pixels
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.loop import Loop
@@ -25,7 +26,8 @@ from sdxl_trt.runtime.prompts.embeds import Pairs, PromptEmbeds, blend, check_pa
 from sdxl_trt.runtime.prompts.emphasis import OFF, check_weighting
 from sdxl_trt.runtime.prompts.inversion import read_inversion
 from sdxl_trt.runtime.prompts.layers import check_clip_skip
-from sdxl_trt.runtime.request import Request, Resolved, check_noise, guidances, resolve
+from sdxl_trt.runtime.request import Request, Resolved
+from sdxl_trt.runtime.resolving import check_noise, resolve
 from sdxl_trt.runtime.samplers import SamplerOptions, make_table
 from sdxl_trt.runtime.slots import SlotRequest
 from sdxl_trt.runtime.starts import Starter

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sdxl_trt.errors import UnsupportedSize, UsageError
-from sdxl_trt.runtime.request import Request, check_noise, resolve
+from sdxl_trt.runtime.request import Request
+from sdxl_trt.runtime.resolving import check_noise, resolve
 from sdxl_trt.spec import ModelSpec, Profile
 
 PROFILE = Profile.make(smallest=(64, 64), best=(192, 96), largest=(256, 256), batch=4)
