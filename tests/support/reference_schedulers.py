@@ -1,8 +1,12 @@
 """diffusers' schedulers run on a cheap model, beside the same run by a table.
 
+They compute in float64, from their own float32 σ and with noise that torch draws in float32, so that what differs is
+the coefficients, and not how float32 rounds differences of nearly equal numbers.
+
 scipy and torchsde are no dependencies here, and some schedulers of diffusers need them. Where they are not installed,
 what the schedulers call is put in their place: Gauss–Legendre quadrature of two points (exact for the cubics of LMS),
 mpmath's incomplete beta function, and this package's own Brownian path, so that all but the path itself is compared.
+The path is asked for times of four digits: the last of float32's, which its logarithms get wrong, moves it.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ def run_ours(table: Table) -> Array:
     if table.brownian is not None:
         lowest, highest, seed = table.brownian
         assert seed is not None
-        path = BrownianPath(SHAPE, lowest=lowest, highest=highest, seed=seed).increment
+        path = functools.partial(_increment, BrownianPath(SHAPE, lowest=lowest, highest=highest, seed=seed))
     start = np.float32(table.initial_image) * image() + np.float32(table.initial_scale) * noise
     return run_table(table, network, start, lambda: source.normal((1, *SHAPE))[0], path)
 
@@ -74,9 +78,12 @@ def run_theirs(scheduler: Any, steps: int, cut: Cut = WHOLE, **arguments: Any) -
     import torch
 
     scheduler.set_timesteps(steps)
+    for name, value in vars(scheduler).items():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float32 and name != "timesteps":
+            setattr(scheduler, name, value.double())
     generator = torch.Generator("cpu").manual_seed(SEED)
-    noise = torch.randn((1, *SHAPE), generator=generator)
-    picture = torch.from_numpy(image())[None]
+    noise = torch.randn((1, *SHAPE), generator=generator).double()
+    picture = torch.from_numpy(image())[None].double()
     timesteps, latents = scheduler.timesteps, noise * scheduler.init_noise_sigma
     if cut.strength is not None or cut.start is not None:
         timesteps = _img2img_timesteps(scheduler, steps, cut)
@@ -89,7 +96,7 @@ def run_theirs(scheduler: Any, steps: int, cut: Cut = WHOLE, **arguments: Any) -
         arguments["generator"] = generator
     for timestep in timesteps:
         sample = scheduler.scale_model_input(latents, timestep)
-        output = torch.from_numpy(network(sample[0].float().numpy(), float(timestep)))[None]
+        output = torch.from_numpy(network(sample[0].float().numpy(), float(timestep)))[None].double()
         latents = scheduler.step(output, timestep, latents, return_dict=False, **arguments)[0]
     return np.asarray(latents[0].numpy())
 
@@ -114,6 +121,7 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     else:
         scheduler = getattr(importlib.import_module("diffusers"), name)
         module = sys.modules[scheduler.__module__]
+    _draw_in_float32(module)
     if "scipy" not in vars(module) and hasattr(module, "is_scipy_available"):
         module.scipy = types.SimpleNamespace(stats=types.SimpleNamespace(beta=types.SimpleNamespace(ppf=beta_quantile)))
         module.integrate = types.SimpleNamespace(quad=_quad)
@@ -122,6 +130,18 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     if config.get("use_beta_sigmas"):  # some make a schedule of a thousand steps at once, which mpmath is slow at
         made.register_to_config(use_beta_sigmas=True)
     return made
+
+
+def _draw_in_float32(module: Any) -> None:
+    """What is drawn in float64 is other numbers."""
+    import torch
+    from diffusers.utils.torch_utils import randn_tensor
+
+    def drawn(*arguments: Any, dtype: Any = None, **options: Any) -> Any:
+        return randn_tensor(*arguments, dtype=torch.float32, **options).to(dtype)
+
+    if hasattr(module, "randn_tensor"):
+        module.randn_tensor = drawn
 
 
 @functools.cache
@@ -155,8 +175,12 @@ class _Interval:
     def __call__(self, first: Any, second: Any) -> Any:
         import torch
 
-        low, high = np.float32(float(first)), np.float32(float(second))
-        return torch.from_numpy(self._path.increment(float(first), float(second)) * np.sqrt(high - low))
+        drawn = _increment(self._path, float(first), float(second)).astype(np.float64)
+        return torch.from_numpy(drawn * np.sqrt(float(second) - float(first)))
+
+
+def _increment(path: BrownianPath, first: float, second: float) -> NDArray[np.float32]:
+    return path.increment(float(f"{first:.4g}"), float(f"{second:.4g}"))
 
 
 def _offer_torchsde() -> None:
