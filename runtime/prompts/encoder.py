@@ -15,6 +15,7 @@ from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.engine import Caller, Engine
 from sdxl_trt.runtime.prompts.attention import BREAK, parse_attention
 from sdxl_trt.runtime.prompts.chunks import Chunk, Chunker
+from sdxl_trt.runtime.prompts.editing import refuse_editing
 from sdxl_trt.runtime.prompts.emphasis import INTERPOLATE, KEEP_MEAN, OFF, emphasise
 from sdxl_trt.runtime.tokenizer import Tokenizer, check_text
 from sdxl_trt.spec import TextEncoderSpec
@@ -81,9 +82,11 @@ class PromptEncoder:
         """A prompt laid out, at least one chunk.
 
         Raises:
-            UsageError: it is no Unicode text, or a weight in it is no finite number.
+            UsageError: it is no Unicode text, a weight in it is no finite number, or it asks for prompt editing.
         """
         check_text(prompt)
+        if weighting != OFF:
+            refuse_editing(prompt)
         chunker = Chunker(self.spec, self._encoder.tokenizer.comma)
         for piece in [(prompt, 1.0)] if weighting == OFF else parse_attention(prompt):
             if piece == BREAK:
