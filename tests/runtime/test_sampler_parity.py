@@ -148,10 +148,11 @@ def distance(name: str, config: Mapping[str, Any], steps: int, cut: Cut = WHOLE,
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda value: str(value).replace(" ", ""))
 def test_results_are_diffusers(name: str, options: Mapping[str, Any]) -> None:
     warm_up = name == "PNDMScheduler" and not options.get("skip_prk_steps")
+    stands_still = name == "DEISMultistepScheduler" and any("_sigmas" in option for option in options)  # in one step
     eta = 0.0 if name == "TCDScheduler" else None
     worst, where = 0.0, ""
     for config in configs(name, options):
-        for steps in (5, 20) if warm_up else STEPS:
+        for steps in (5, 20) if warm_up else STEPS[stands_still:]:
             error = distance(name, config, steps, eta=eta)
             if not error <= worst:
                 worst, where = error, f"{config['prediction_type']}, {config.get('timestep_spacing')}, {steps} steps"

@@ -232,6 +232,8 @@ def test_what_a_class_does_not_have_is_left_alone() -> None:
         ("heun", {}, 1001, "out of range"),
         ("unipc", {}, 0, "out of range"),
         ("edm_euler", {}, 1001, "out of range"),
+        ("DEIS Karras", {}, 1, "cannot do one step with karras_sigmas"),
+        ("DEIS Beta", {}, 1, "cannot do one step with beta_sigmas"),
     ],
 )
 def test_steps_that_a_sampler_cannot_do(sampler: str, config: dict[str, Any], steps: int, why: str) -> None:
