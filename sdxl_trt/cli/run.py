@@ -13,6 +13,7 @@ import click
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.models import newest_first
 from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options
+from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
 from sdxl_trt.demo_bundle import demo_bundle
@@ -81,6 +82,12 @@ SIZE, CORNER = SizeType(), CornerType()
 @click.option("--negative-original-size", type=SIZE, help="Of the negative prompt; needs the next one too.")
 @click.option("--negative-target-size", type=SIZE, help="Of the negative prompt; needs the one before too.")
 @click.option("--negative-crop-top-left", type=CORNER, default="0,0", help="Of the negative prompt.")
+@click.option(
+    "--preview-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Every N steps, write what the picture looks like so far to NAME-preview.png; it goes when the picture comes.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]")
 @json_option
 def run_command(
@@ -90,6 +97,7 @@ def run_command(
     seed: tuple[int, ...],
     images: int | None,
     embedding: tuple[Word, ...],
+    preview_every: int | None,
     threads: int | None,
     as_json: bool,
     **settings: Any,
@@ -104,10 +112,11 @@ def run_command(
     pipeline, folder = _load(bundle, threads)
     words = load_words(pipeline, embedding)
     loaded = time.monotonic()
-    with shown_progress(quiet=True) as progress:
-        result = pipeline.run(request, progress=progress)
-    more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
-    files = _write(result, pipeline, target, more)
+    with shown_previews(target, preview_every) as callback:
+        with shown_progress(quiet=True) as progress:
+            result = pipeline.run(request, progress=progress, callback=callback)
+        more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
+        files = _write(result, pipeline, target, more)
     report = {
         "bundle": str(folder),
         "target": pipeline.target.name,
