@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_schedulers import beta_quantile
 
+from benchmarks.schedulers import beta_quantile
 from sdxl_trt.errors import SchedulerError, UsageError
 from sdxl_trt.runtime.samplers import SAMPLERS, make_table
 from sdxl_trt.runtime.schedules import Schedule

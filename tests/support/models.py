@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tiny_sdxl
-
+from benchmarks import tiny_sdxl
 from sdxl_trt.bundle import MANIFEST_NAME
 from sdxl_trt.exported import INDEX_NAME
 from sdxl_trt.paths import DEMO_CHECKPOINT
@@ -127,7 +126,7 @@ def digest(*rooms: str) -> str:
     package = DEMO_CHECKPOINT.parents[1]
     sources = [path for room in rooms for path in (package / room).resolve().rglob("*") if path.suffix != ".pyc"]
     content = hashlib.sha256()
-    for path in sorted([*sources, *Path(__file__).parent.glob("*.py")]):
+    for path in sorted([*sources, Path(tiny_sdxl.__file__), *Path(__file__).parent.glob("*.py")]):
         if path.is_file():
             content.update(path.name.encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:16]

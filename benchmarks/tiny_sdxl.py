@@ -8,6 +8,9 @@ from typing import Any
 
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
+POOLED = 56
+"""Width of the pooled text embedding."""
+
 
 def make(
     folder: Path,
@@ -33,7 +36,7 @@ def make(
     tokenizers = [transformers.CLIPTokenizer.from_pretrained(DEMO_CHECKPOINT / n) for n in ("tokenizer", "tokenizer_2")]
     eos = 2 if legacy_pooling else tokenizers[0].eos_token_id
     encoder = transformers.CLIPTextModel(_clip_config(48, 2, "quick_gelu", eos))
-    encoder_2 = transformers.CLIPTextModelWithProjection(_clip_config(80, 3, "gelu", eos, projection_dim=56))
+    encoder_2 = transformers.CLIPTextModelWithProjection(_clip_config(80, 3, "gelu", eos, projection_dim=POOLED))
     time_ids = 5 if refiner else 6
     unet: dict[str, Any] = {
         "sample_size": 16,
@@ -49,7 +52,7 @@ def make(
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 24,
-        "projection_class_embeddings_input_dim": 56 + 24 * time_ids,
+        "projection_class_embeddings_input_dim": POOLED + 24 * time_ids,
         "time_cond_proj_dim": guidance_embedding,
     }
     vae: dict[str, Any] = {
@@ -73,10 +76,10 @@ def make(
     parts: dict[str, Any] = {"text_encoder_2": encoder_2, "tokenizer_2": tokenizers[1], "scheduler": scheduler}
     parts["unet"] = diffusers.UNet2DConditionModel(**unet | (unet_config or {}))
     parts["vae"] = diffusers.AutoencoderKL(**vae | (vae_config or {}))
+    extra: dict[str, Any]
     if refiner:
         kind, extra = diffusers.StableDiffusionXLImg2ImgPipeline, {"text_encoder": None, "tokenizer": None}
-        extra["requires_aesthetics_score"] = True
-        extra["force_zeros_for_empty_prompt"] = False
+        extra |= {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
     else:
         kind = diffusers.StableDiffusionXLInpaintPipeline if channels > 4 else diffusers.StableDiffusionXLPipeline
         extra = {"text_encoder": encoder, "tokenizer": tokenizers[0]}
