@@ -47,7 +47,7 @@ def chart(title: str, unit: str, ticks: Sequence[int], lines: Sequence[Line]) ->
     rows = -(-len(lines) // COLUMNS)
     width = LEFT + min(COLUMNS, len(lines)) * (WIDTH + GAP) + GAP
     width = max(width, LEFT + 8 * len(title))
-    height = TOP + rows * (HEIGHT + ROW_GAP) + 8
+    height = TOP + rows * (HEIGHT + ROW_GAP) - 6
     content = [_panel(ticks, line, *divmod(number, COLUMNS)) for number, line in enumerate(lines)]
     return "\n".join(
         [

@@ -244,7 +244,8 @@ class Pipeline:
         """One slot's work for each picture. The table comes first: it may refuse, and costs nothing."""
         table = self._table(settings)
         prompt, negative = self._condition(settings)
-        starter = Starter(self.model, settings.given, self._vae.moments, from_noise=not table.initial_image)
+        sources = {"from_image": table.initial_image != 0, "from_noise": table.initial_scale != 0}
+        starter = Starter(self.model, settings.given, self._vae.moments, **sources)
         requests = []
         for index, seed in enumerate(settings.seeds):
             source = RNGS[settings.rng](seed)

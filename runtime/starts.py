@@ -44,13 +44,17 @@ class Starter:
         model: its UNet's channels, and its VAE's scales.
         given: what is started from; None: nothing but noise.
         encode: the VAE's encoder.
-        from_noise: the input's latents are not part of the start (inpainting at full strength).
+        from_image, from_noise: what the start is made of. Not of the input's latents in inpainting at full strength;
+            not of noise where a run goes on from another's result, and then none is drawn, but for inpainting.
     """
 
-    def __init__(self, model: ModelSpec, given: Input | None, encode: Encode, *, from_noise: bool) -> None:
+    def __init__(
+        self, model: ModelSpec, given: Input | None, encode: Encode, *, from_image: bool, from_noise: bool
+    ) -> None:
         self._vae, self._given = model.vae, given or Input()
         self._inpaints = model.unet.channels != LATENT_CHANNELS
-        sampled = self._given.pixels is not None and not (self._inpaints and from_noise)
+        self._draws = from_noise or self._given.mask is not None
+        sampled = self._given.pixels is not None and (from_image or not self._inpaints)
         self._moments = encode(self._given.pixels) if sampled and self._given.pixels is not None else None
         masked = self._given.masked_pixels
         self._masked_moments = None if masked is None else encode(masked)
@@ -71,11 +75,12 @@ class Starter:
             image = sample_moments(self._moments, source, self._vae)
         elif self._given.latents is not None:
             image = self._given.latents[min(index, len(self._given.latents) - 1)]
-        drawn = source.normal(shape) if noise is None else noise
+        if noise is None:
+            noise = source.normal(shape) if self._draws else np.zeros(shape, np.float32)
         mask = self._given.mask
         if mask is None or self._masked_moments is None:
-            return Start(noise=drawn, image=image)
+            return Start(noise=noise, image=image)
         masked = sample_moments(self._masked_moments, source, self._vae)
         if not self._inpaints:
-            return Start(noise=drawn, image=image, mask=mask)
-        return Start(noise=drawn, image=image, extra=np.concatenate([mask, masked]))
+            return Start(noise=noise, image=image, mask=mask)
+        return Start(noise=noise, image=image, extra=np.concatenate([mask, masked]))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from benchmarks.fidelity.cases import STEPS, TASKS, Absence
 from benchmarks.fidelity.matrix import BOUND, ROUNDED_BOUND, Row
 from benchmarks.fidelity.models import EDGE, SDXL
-from benchmarks.fidelity.sides import GUIDANCE, HANDED_OVER_AT, IMAGE_STRENGTH, INPAINT_STRENGTH, SEED
+from benchmarks.fidelity.sides import GUIDANCE, HANDED_OVER_AT, IMAGE_STRENGTH, INPAINT_STRENGTH, PROMPT, SEED
 from benchmarks.machine import machine, versions
 
 PACKAGES: Final = ("sdxl-trt", "onnxruntime", "numpy", "torch", "diffusers", "transformers")
@@ -47,6 +47,15 @@ def as_json(rows: Sequence[Row], absent: Sequence[Absence]) -> dict[str, Any]:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(PACKAGES),
+        "settings": {
+            "prompt": PROMPT,
+            "size": [EDGE, EDGE],
+            "steps": STEPS,
+            "guidance": GUIDANCE,
+            "seed": SEED,
+            "strength": {"image": IMAGE_STRENGTH, "inpaint": INPAINT_STRENGTH},
+            "handed_over_at": HANDED_OVER_AT,
+        },
         "summary": {"rows": len(rows), "passed": sum(row.passed for row in rows)},
         "rows": [row.as_json() for row in rows],
         "not_compared": [vars(each) for each in absent],

@@ -42,8 +42,9 @@ def double_precision(sampler: Sampler) -> Iterator[None]:
         return drawn(*shape, dtype=torch.float32, **options).to(dtype or torch.float64)
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(module, "torch", _Doubled(torch)))
-        stack.enter_context(patch.object(module, "np", _Doubled(np)))
+        for name, library in (("torch", torch), ("np", np)):
+            if hasattr(module, name):
+                stack.enter_context(patch.object(module, name, _Doubled(library)))
         stack.enter_context(patch.object(torch, "randn", randn))
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
