@@ -25,9 +25,13 @@ def make(
     shard: str = "10GB",
     unet_config: dict[str, Any] | None = None,
     vae_config: dict[str, Any] | None = None,
+    like: Path | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write a checkpoint of about 2 M parameters; returns `folder`. Configs replace what else would be in them."""
+    """Write a checkpoint of about 2 M parameters; returns `folder`. Configs replace what else would be in them.
+
+    `like` is a checkpoint in float16, of which it has the second text encoder and the VAE.
+    """
     import diffusers
     import torch
     import transformers
@@ -76,6 +80,9 @@ def make(
     parts: dict[str, Any] = {"text_encoder_2": encoder_2, "tokenizer_2": tokenizers[1], "scheduler": scheduler}
     parts["unet"] = diffusers.UNet2DConditionModel(**unet | (unet_config or {}))
     parts["vae"] = diffusers.AutoencoderKL(**vae | (vae_config or {}))
+    if like:
+        for name in ("text_encoder_2", "vae"):
+            parts[name] = type(parts[name]).from_pretrained(like / name, variant="fp16", dtype=torch.float32)
     extra: dict[str, Any]
     if refiner:
         kind, extra = diffusers.StableDiffusionXLImg2ImgPipeline, {"text_encoder": None, "tokenizer": None}

@@ -158,7 +158,7 @@ def test_hostile_text_is_refused(text: bytes, says: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("field", ["schema", "spec"])
 def test_other_version_is_named_rather_than_its_differences(field: str, tmp_path: Path) -> None:
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 2, "tool": "9.9", "new": []}))
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 3, "tool": "9.9", "new": []}))
     with pytest.raises(BundleError, match=f"unknown {field} version") as caught:
         read_manifest(tmp_path)
     assert "9.9" in caught.value.fix
