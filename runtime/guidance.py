@@ -11,14 +11,14 @@ from sdxl_trt.errors import UsageError
 from sdxl_trt.runtime.checks import check_number
 from sdxl_trt.runtime.request import Resolved
 
-_MOST_GUIDANCE = 1000.0
+MOST_GUIDANCE = 1000.0
 
 
 def check_guidance(value: float | Sequence[float], embedded: bool) -> float | tuple[float, ...]:
     """One number, or one for each step; a UNet that is told the guidance is told it once."""
     if isinstance(value, list | tuple | np.ndarray) and len(value) and not embedded:
-        return tuple(check_number("guidance", each, most=_MOST_GUIDANCE) for each in value)
-    return check_number("guidance", value, most=_MOST_GUIDANCE)
+        return tuple(check_number("guidance", each, most=MOST_GUIDANCE) for each in value)
+    return check_number("guidance", value, most=MOST_GUIDANCE)
 
 
 def guidances(settings: Resolved, steps: int, evaluations: int) -> NDArray[np.float32]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.bundle import BlobStore, EngineEntry, Manifest, Target, read_manifest
+from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Target, read_manifest
 from sdxl_trt.errors import BundleError, UsageError
 from sdxl_trt.runtime.engine import Engine
 from sdxl_trt.runtime.host import target_for_host
@@ -34,14 +34,17 @@ class Loaded:
     decoder: Engine
     open_encoder: Callable[[], Engine]
     """Opens the VAE's encoder, which only pictures from pictures need."""
+    refiner: Loaded | None = None
+    """Of the same bundle. Engines and text encoders that both models have alike are the same objects."""
 
 
-def load(bundle: Path, *, threads: int | None = None) -> Loaded:
+def load(bundle: Path, *, threads: int | None = None, refiner: bool = True) -> Loaded:
     """Open the target of a bundle that fits this host.
 
     Args:
         bundle: its folder.
         threads: that one engine may use; as many as this process may run on when not given.
+        refiner: open the bundle's refiner too, where there is one.
 
     Raises:
         UsageError: `threads` is not positive.
@@ -52,36 +55,77 @@ def load(bundle: Path, *, threads: int | None = None) -> Loaded:
         raise UsageError("threads cannot be used", got=str(threads), expected="at least 1", fix="leave it out")
     manifest = read_manifest(bundle)
     target = target_for_host(manifest, bundle)
-    store = BlobStore(bundle)
-    entries = {name: _entry(manifest.model, target, name) for name in _graphs(manifest.model)}
-    encoder = _entry(manifest.model, target, "vae_encoder")
+    second = manifest.refiner if refiner and target.refiner else None
     with ThreadPoolExecutor() as pool:  # hashing a file and optimising a graph leave Python's lock
-        engines = {name: pool.submit(OrtEngine, store, entry, name, threads=threads) for name, entry in entries.items()}
-        encoders = tuple(
-            _text_encoder(store, manifest, spec, engines[spec.name]) for spec in manifest.model.text_encoders
-        )
+        opener = _Opener(store=BlobStore(bundle), target=target, threads=threads, pool=pool)
+        loaded = opener.open(manifest.model, manifest.files, target.engines)
+        if second is None:
+            return loaded
+        return replace(loaded, refiner=opener.open(second.model, second.files, target.refiner))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opener:
+    """Opens models of one target. What has the same files is opened once."""
+
+    store: BlobStore
+    target: Target
+    threads: int | None
+    pool: ThreadPoolExecutor
+    engines: dict[tuple[Blob, ...], Future[OrtEngine]] = field(default_factory=dict)
+    encoders: dict[tuple[Any, ...], TextEncoder] = field(default_factory=dict)
+
+    def open(self, model: ModelSpec, files: Mapping[str, Blob], entries: Mapping[str, EngineEntry]) -> Loaded:
+        """A model, the largest engines first."""
+        names = ("step", "vae_decoder", *(encoder.name for encoder in model.text_encoders))
+        checked = {name: _entry(model, self.target, entries, name) for name in (*names, "vae_encoder")}
+        engines = {name: self._engine(checked[name], name) for name in names}
+        encoders = tuple(self._encoder(files, spec, engines[spec.name]) for spec in model.text_encoders)
+        encoder = checked["vae_encoder"]
         return Loaded(
-            model=manifest.model,
-            target=target,
+            model=model,
+            target=self.target,
             encoders=encoders,
             step=engines["step"].result(),
             decoder=engines["vae_decoder"].result(),
-            open_encoder=lambda: OrtEngine(store, encoder, "vae_encoder", threads=threads),
+            open_encoder=lambda: OrtEngine(self.store, encoder, "vae_encoder", threads=self.threads),
         )
 
+    def _engine(self, entry: EngineEntry, name: str) -> Future[OrtEngine]:
+        key = (entry.file, *entry.weights)
+        if key not in self.engines:
+            self.engines[key] = self.pool.submit(OrtEngine, self.store, entry, name, threads=self.threads)
+        return self.engines[key]
 
-def _graphs(model: ModelSpec) -> tuple[str, ...]:
-    """What text to picture needs, the largest first."""
-    return ("step", "vae_decoder", *(encoder.name for encoder in model.text_encoders))
+    def _encoder(self, files: Mapping[str, Blob], spec: TextEncoderSpec, engine: Future[OrtEngine]) -> TextEncoder:
+        names = [f"{spec.name}/{file}" for file in ("tokenizer.json", "token_embedding.npy")]
+        for name in names:
+            if name not in files:
+                raise BundleError(
+                    "the bundle is not complete", got=f"no {name}", expected="one per text encoder", fix=_REBUILD
+                )
+        key = (spec, engine, *(files[name] for name in names))
+        if key not in self.encoders:
+            tokenizer, embeddings = (self.store.verify(files[name], name) for name in names)
+            self.encoders[key] = TextEncoder(
+                spec=spec,
+                tokenizer=Tokenizer(tokenizer.read_bytes(), spec),
+                embeddings=_embeddings(embeddings, spec),
+                engine=engine.result(),
+            )
+        return self.encoders[key]
 
 
-def _entry(model: ModelSpec, target: Target, name: str) -> EngineEntry:
+def _entry(model: ModelSpec, target: Target, entries: Mapping[str, EngineEntry], name: str) -> EngineEntry:
     """An engine's entry, with the tensors that this version binds."""
-    if name not in target.engines:
+    if name not in entries:
         raise BundleError(
-            f"target {target.name} is not complete", got=f"no {name}", expected=f"a {name} engine", fix=_REBUILD
+            f"target {target.name} is not complete",
+            got=f"no {name} of {model.name}",
+            expected=f"a {name} engine",
+            fix=_REBUILD,
         )
-    entry = target.engines[name]
+    entry = entries[name]
     spec = graph_spec(name, model, target.precision)
     for kind, expected, got in (("inputs", spec.inputs, entry.inputs), ("outputs", spec.outputs, entry.outputs)):
         if set(expected) != set(got):
@@ -90,24 +134,6 @@ def _entry(model: ModelSpec, target: Target, name: str) -> EngineEntry:
                 f"the {kind} of {name} are not those of its model", got=f"other tensors: {different}", fix=_REBUILD
             )
     return entry
-
-
-def _text_encoder(
-    store: BlobStore, manifest: Manifest, spec: TextEncoderSpec, engine: Future[OrtEngine]
-) -> TextEncoder:
-    tokenizer = _verified(store, manifest, f"{spec.name}/tokenizer.json").read_bytes()
-    return TextEncoder(
-        spec=spec,
-        tokenizer=Tokenizer(tokenizer, spec),
-        embeddings=_embeddings(_verified(store, manifest, f"{spec.name}/token_embedding.npy"), spec),
-        engine=engine.result(),
-    )
-
-
-def _verified(store: BlobStore, manifest: Manifest, name: str) -> Path:
-    if name not in manifest.files:
-        raise BundleError("the bundle is not complete", got=f"no {name}", expected="one per text encoder", fix=_REBUILD)
-    return store.verify(manifest.files[name], name)
 
 
 def _embeddings(path: Path, spec: TextEncoderSpec) -> NDArray[Any]:

@@ -92,6 +92,19 @@ class Request:
     """0 to 10, what a refiner is told in place of the target size; other models are not."""
     negative_aesthetic_score: float = 2.5
     """The same with the negative prompt."""
+    refiner_start: float | None = None
+    """0 to 1: the bundle's refiner takes over at this part of training's timesteps, 0.8 for example (diffusers'
+    denoising_end of the base and denoising_start of the refiner)."""
+    refiner_strength: float | None = None
+    """0 to 1: instead, the refiner changes the finished picture by this much, as image-to-image does."""
+    refiner_steps: int | None = None
+    """Of a whole run of the refiner, of which it does its part; None: the base's."""
+    refiner_guidance: float | None = None
+    """None: the base's, its last where it has several."""
+    refiner_sampler: str | None = None
+    """None: that which `sampler` names, with its options; else the one that came with the refiner's checkpoint."""
+    refiner_options: SamplerOptions = _NO_OPTIONS
+    """Of the refiner's sampler."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,16 +114,22 @@ def _effort(request: Request, preset: Preset | None) -> tuple[int, float | Seque
 def _sampler(request: Request, preset: Preset | None) -> tuple[str | None, SamplerOptions]:
     """The sampler asked for with its options; else the preset's, and its options where none are asked for."""
     name = check_optional_text("sampler", request.sampler)
-    if not isinstance(request.options, SamplerOptions):
-        raise UsageError(
-            "options cannot be used",
-            got=f"{request.options!r:.80}",
-            expected="SamplerOptions",
-            fix="SamplerOptions(sigmas='karras')",
-        )
+    check_options("options", request.options)
     if name is not None or preset is None:
         return name, request.options
     return preset.sampler, preset.options if request.options == SamplerOptions() else request.options
+
+
+def check_options(name: str, options: object) -> SamplerOptions:
+    """Options of a sampler."""
+    if not isinstance(options, SamplerOptions):
+        raise UsageError(
+            f"{name} cannot be used",
+            got=f"{options!r:.80}",
+            expected="SamplerOptions",
+            fix="SamplerOptions(sigmas='karras')",
+        )
+    return options
 
 
 def _strength(request: Request, given: Input | None) -> float | None:

@@ -31,8 +31,8 @@ class Inversion:
     """A word and what stands for it."""
 
     name: str
-    vectors: dict[int, NDArray[np.float32]]
-    """By the encoder's position, [n, C]: what takes the place of token embeddings."""
+    vectors: dict[str, NDArray[np.float32]]
+    """By the encoder's name, [n, C]: what takes the place of token embeddings."""
 
 
 def read_inversion(path: Path, specs: Sequence[TextEncoderSpec], name: str | None = None) -> Inversion:
@@ -62,7 +62,7 @@ def read_inversion(path: Path, specs: Sequence[TextEncoderSpec], name: str | Non
     check_text(word)
     return Inversion(
         name=word,
-        vectors={place: array.reshape(-1, specs[place].width) for place, array in vectors.items()},
+        vectors={specs[place].name: array.reshape(-1, specs[place].width) for place, array in vectors.items()},
     )
 
 

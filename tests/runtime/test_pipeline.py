@@ -10,9 +10,10 @@ import pytest
 from closeness import relative_error
 
 from sdxl_trt.errors import PromptTooLong, RunError, UnknownName, UnsupportedSize, UsageError
-from sdxl_trt.runtime import Pipeline, pipeline, request
+from sdxl_trt.runtime import Pipeline, request
 from sdxl_trt.runtime.conditioning import Conditioner
 from sdxl_trt.runtime.device import HostDevice
+from sdxl_trt.runtime.images.preview import to_pixels
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.noise import TorchGenerator
@@ -85,7 +86,7 @@ def test_pixels_are_rounded_as_diffusers_rounds() -> None:
     values = np.random.default_rng(0).uniform(-1.3, 1.3, (1, 3, 40, 56)).astype(np.float32)
     values[0, 0, 0, :5] = [-1, 1, 0, 1 / 255, 2]
     wanted = np.asarray(VaeImageProcessor().postprocess(torch.from_numpy(values), output_type="pil")[0])
-    np.testing.assert_array_equal(pipeline.to_pixels(values[0]), wanted)
+    np.testing.assert_array_equal(to_pixels(values[0]), wanted)
 
 
 def test_the_resolved_settings_make_the_same_picture_again(ours: Pipeline) -> None:

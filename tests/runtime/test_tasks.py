@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from sdxl_trt.errors import SdxlTrtError, UsageError
-from sdxl_trt.runtime import Pipeline, pipeline
+from sdxl_trt.runtime import Pipeline, expert
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.spec import Column
 
@@ -168,7 +168,7 @@ def test_an_ensemble_of_experts(models: Models, sampler: str | None) -> None:
 
 
 def test_one_percent_in_the_blend_fails(ours: Pipeline, demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = pipeline.make_table
+    make = expert.make_table
 
     def changed(*arguments: Any, **options: Any) -> Table:
         table = make(*arguments, **options)
@@ -176,7 +176,7 @@ def test_one_percent_in_the_blend_fails(ours: Pipeline, demo_model: Path, monkey
         columns[:, Column.blend_image] *= 1.01
         return replace(table, columns=columns)
 
-    monkeypatch.setattr(pipeline, "make_table", changed)
+    monkeypatch.setattr(expert, "make_table", changed)
     theirs = reference("Inpaint", demo_model)
     expected = latents_of(theirs, image=picture(), mask_image=mask(), strength=0.5, width=128, height=128)
     got = our_latents(ours, image=picture(), mask=mask(), strength=0.5)
