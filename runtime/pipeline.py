@@ -39,6 +39,7 @@ class Pipeline:
         self.model, self.target = loaded.model, loaded.target
         self._base = Expert(loaded, device)
         self._refiner = Expert(loaded.refiner, device, self._base) if loaded.refiner else None
+        self.refiner = loaded.refiner.model if loaded.refiner else None
         self._experts = [expert for expert in (self._base, self._refiner) if expert]
         self._lock = threading.Lock()
 
