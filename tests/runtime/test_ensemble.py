@@ -8,16 +8,21 @@ generator, from which the VAE's samples, the noise and fresh noise are drawn; fi
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from closeness import relative_error
 from models import Models
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from sdxl_trt.bundle import BlobStore, read_manifest, write_manifest
 from sdxl_trt.errors import UsageError
 from sdxl_trt.runtime import Pipeline, PromptEmbeds
 from sdxl_trt.runtime.ensemble import hand_over_scale
@@ -237,6 +242,53 @@ def test_embeddings_are_shared_as_the_text_encoder_is(ours: Pipeline) -> None:
     given = ours(refiner_start=0.6, **embeds, **options).latents
     assert relative_error(given, our_latents(ours, **texts), 1e-5, "latents") <= 1e-5
     assert isinstance(embeds["prompt_embeds"], PromptEmbeds)
+
+
+def test_a_learned_word_is_the_refiners_too(models: Models, tmp_path: Path) -> None:
+    """Of the second text encoder's vectors; alone a refiner has no use for the first's."""
+    from safetensors.numpy import save_file
+
+    generator = np.random.default_rng(0)
+    widths = {"clip_l": 48, "clip_g": 80}
+    save_file(
+        {name: generator.standard_normal((2, n)).astype(np.float32) for name, n in widths.items()},
+        tmp_path / "w.safetensors",
+    )
+    both, base, refiner = (
+        Pipeline.load(models.bundle(*n)) for n in (("epsilon", "refiner"), ("epsilon",), ("refiner",))
+    )
+    options: dict[str, Any] = {"steps": STEPS, "seed": SEED, "output": "latents"}
+    plain = both("a new", size=SIZE, refiner_start=0.5, **options).latents
+    for pipe in (both, base, refiner):
+        pipe.load_textual_inversion(tmp_path / "w.safetensors", "new")
+    handed = base("a new", size=SIZE, denoising_end=0.5, **options).latents
+    expected = refiner("a new", image=handed, denoising_start=0.5, **options).latents
+    got = both("a new", size=SIZE, refiner_start=0.5, **options).latents
+    assert relative_error(got, expected, 1e-6, "latents") <= 1e-6
+    assert not np.array_equal(got, plain)
+    save_file({"clip_l": np.zeros((2, 48), np.float32)}, tmp_path / "l.safetensors")
+    with pytest.raises(UsageError, match="no textual inversion for this model") as caught:
+        refiner.load_textual_inversion(tmp_path / "l.safetensors")
+    assert "[n, 80] for text_encoder_2" in caught.value.expected
+
+
+def test_embeddings_of_another_text_encoder_are_refused(models: Models, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(models.bundle("epsilon", "refiner"), tmp_path / "bundle"))
+    manifest = read_manifest(bundle)
+    target = manifest.targets[0]
+    store, entry = BlobStore(bundle), target.refiner["text_encoder_2"]
+    with store.lock():  # the same graph in another file
+        graph = onnx.load(store.path(entry.file), load_external_data=False)
+        graph.doc_string = "another"
+        file = store.put_bytes(graph.SerializeToString())
+    engines = {**target.refiner, "text_encoder_2": replace(entry, file=file)}
+    write_manifest(bundle, replace(manifest, targets=(replace(target, refiner=engines),)))
+    pipe = Pipeline.load(bundle)
+    embeds = pipe.encode(PROMPT)
+    with pytest.raises(UsageError, match="prompt_embeds cannot be used with this refiner") as caught:
+        pipe(prompt_embeds=embeds, refiner_start=0.5, steps=STEPS, size=SIZE)
+    assert "as text" in caught.value.fix
+    assert our_latents(pipe, refiner_start=0.5).shape == (1, 4, 8, 12)
 
 
 def test_what_is_the_same_is_opened_once(ours: Pipeline) -> None:
