@@ -23,6 +23,7 @@ from sdxl_trt.engines.ort import store_graph
 from sdxl_trt.engines.pending import Existing
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
+from sdxl_trt.engines.twins import same_network
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import GraphSpec, Profile, graph_spec, model_graphs
 from sdxl_trt.version import __version__
@@ -70,7 +71,7 @@ def build(
         existing = Existing(bundle, source.index.model, second.index.model if second else None)
         kept = existing.kept(versions)
         work = _Work(store, source, existing, profile, progress)
-        refining = _Work(store, second, existing, profile, progress, "refiner ") if second else None
+        refining = _Work(store, second, existing, profile, progress, "refiner ", work) if second else None
         files, more = work.files(), refining.refiner() if refining else None
         built = [_target(request, versions[request.name], work, refining) for request in requests]
         if more is None and existing.manifest and any(target.refiner for target in kept):
@@ -110,6 +111,8 @@ class _Work:
     progress: Progress
     label: str = ""
     """Of the model, in what is reported."""
+    first: _Work | None = None
+    """That of a model whose engines serve this one too where both have the same network."""
 
     def engines(self, request: TargetRequest, version: str) -> dict[str, EngineEntry]:
         """All engines of the model for a target, by graph name."""
@@ -124,6 +127,12 @@ class _Work:
     def refiner(self) -> Refiner:
         """The model as the bundle's refiner."""
         return Refiner(model=self.source.index.model, files=self.files())
+
+    def has(self, other: Source, spec: GraphSpec, precision: str) -> bool:
+        """The model has the same network as another for a graph."""
+        model = self.source.index.model
+        alike = spec.name in model_graphs(model) and graph_spec(spec.name, model, precision) == spec
+        return alike and same_network(self.source, other, spec, precision)
 
     def _engine(self, request: TargetRequest, version: str, spec: GraphSpec) -> EngineEntry:
         """One engine: as it was found, or built now."""
@@ -144,6 +153,8 @@ class _Work:
         return entry
 
     def _key(self, request: TargetRequest, version: str, spec: GraphSpec) -> str:
+        if self.first and self.first.has(self.source, spec, request.flavour.precision):
+            return self.first._key(request, version, spec)
         entry = self.source.entry(spec.name, request.flavour.precision)
         return engine_key(
             graph=entry.content.sha256,

@@ -11,6 +11,7 @@ import pytest
 
 from sdxl_trt.bundle import BlobStore, Manifest, read_manifest
 from sdxl_trt.engines.build import build
+from sdxl_trt.engines.source import blob_of
 from sdxl_trt.engines.targets import resolve_targets
 from sdxl_trt.errors import BundleError, UsageError
 from sdxl_trt.exported import read_index, write_index
@@ -73,12 +74,26 @@ def test_parts_from_files_of_other_names_are_stored_once(
 ) -> None:
     """Of one content, in other files than the base's: as in a checkpoint that is one file."""
     other = make_export(tmp_path / "other", refiner=True, file="weights.safetensors")
+    manifest, built = build_both(export, other, tmp_path / "bundle", profile, "cpu", "rtx3060")
+    assert {name for name in built if name.startswith("refiner")} == {"refiner step"}
+    for target in manifest.targets:
+        assert all(target.refiner[name] == target.engines[name] for name in SHARED)
+
+
+def test_one_other_weight_is_another_engine(
+    export: Path, make_export: MakeExport, profile: Profile, tmp_path: Path
+) -> None:
+    other = make_export(tmp_path / "other", refiner=True)
+    path = tmp_path / "other/checkpoint/vae/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x3c")
+    index = read_index(other)
+    changed = dataclasses.replace(index.weights["vae/model.safetensors"], content=blob_of(path))
+    write_index(other, dataclasses.replace(index, weights={**index.weights, "vae/model.safetensors": changed}))
     manifest, _ = build_both(export, other, tmp_path / "bundle", profile)
     target = manifest.targets[0]
-    assert target.refiner["vae_decoder"].key != target.engines["vae_decoder"].key
-    for name in SHARED:
-        assert target.refiner[name].file == target.engines[name].file
-        assert target.refiner[name].weights == target.engines[name].weights
+    same = {name for name in SHARED if target.refiner[name] == target.engines[name]}
+    assert len(same) == 2
+    assert "text_encoder_2" in same
 
 
 def test_a_refiner_comes_and_goes(export: Path, refiner: Path, profile: Profile, tmp_path: Path) -> None:

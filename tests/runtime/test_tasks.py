@@ -149,7 +149,7 @@ def test_a_refiner(models: Models, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("sampler", [None, "EulerAncestralDiscreteScheduler"])
 def test_an_ensemble_of_experts(models: Models, sampler: str | None) -> None:
-    """A base model's noisy latents, finished by a refiner, whose generator draws nothing but the steps' noise."""
+    """A base model's noisy latents, finished by a refiner: with its own sampler, or another that draws fresh noise."""
     import torch
     from diffusers import StableDiffusionXLPipeline
 
