@@ -83,7 +83,7 @@ def base_request(request: Request) -> Request:
 def refiner_settings(request: Request, base: Resolved, first: Expert, refiner: Expert) -> Resolved:
     """What the refiner is to do; like the base in everything that is not asked for otherwise.
 
-    Its sampler is the one that the request names for the base, else its checkpoint's own.
+    Where no sampler is named, that is its own checkpoint's, and not what a distilled base is run with.
 
     Raises:
         UsageError: a value that cannot be used.

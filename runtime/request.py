@@ -102,7 +102,7 @@ class Request:
     refiner_guidance: float | None = None
     """None: the base's, its last where it has several."""
     refiner_sampler: str | None = None
-    """None: that which `sampler` names, with its options; else the one that came with the refiner's checkpoint."""
+    """None: `sampler` and `options` hold for it too; the one that came with its checkpoint where they name none."""
     refiner_options: SamplerOptions = _NO_OPTIONS
     """Of the refiner's sampler."""
 
