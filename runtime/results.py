@@ -46,7 +46,7 @@ def check_output(output: object, denoising_end: object) -> None:
     if output == "image" and denoising_end not in (None, 1):
         raise UsageError(
             "denoising_end leaves no picture but noisy latents",
-            got=f"denoising_end={denoising_end!r:.80}, and no refiner to go on",
+            got=f"denoising_end={denoising_end!r:.80} with output='image'",
             expected="output='latents', for another pipeline to go on with; or a refiner that takes over",
             fix=f"refiner_start={denoising_end!r:.80} in place of denoising_end",
         )
