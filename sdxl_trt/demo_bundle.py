@@ -1,4 +1,4 @@
-"""The demo models' bundles for this host's CPU, built on first use."""
+"""The demo model's bundle for this host's CPU, built on first use."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from sdxl_trt.errors import BuildError
 from sdxl_trt.paths import bundles_folder
 
 
-def demo_bundle(model: str = "demo") -> Path:
+def demo_bundle() -> Path:
     """The folder of the bundle. Building takes a minute or two, in a process of its own: this one stays without torch.
-
-    Args:
-        model: one of `sdxl_trt.paths.DEMO_MODELS`.
 
     Raises:
         BuildError: it could not be built; the reason was printed on standard error.
     """
-    bundle = bundles_folder() / model
+    bundle = bundles_folder() / "demo"
     if (bundle / "bundle.json").exists():
         return bundle
-    print(f"building the model {model!r} for this machine's CPU first; this happens once", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "sdxl_trt", "build", model, "--gpu", "cpu", "-o", str(bundle)]
+    print("building the demo model for this machine's CPU first; this happens once", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "sdxl_trt", "build", "demo", "--gpu", "cpu", "-o", str(bundle)]
     status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode  # its progress is shown
     if status:
         raise BuildError(
-            f"the model {model!r} could not be built",
+            "the demo model could not be built",
             got=f"exit status {status}; its own message stands above",
             fix=" ".join(command),
         )
