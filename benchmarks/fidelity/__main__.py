@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from benchmarks.fidelity.cases import Absence, Case, absences, cases
 from benchmarks.fidelity.document import as_json, as_markdown, line, summary
 from benchmarks.fidelity.matrix import Comparison, Row, merged, spread
 from benchmarks.fidelity.models import prepare
+from benchmarks.peer import be_quiet
 from benchmarks.report import RESULTS
 from sdxl_trt.files import write_json
 from sdxl_trt.paths import cache_folder
@@ -33,7 +33,7 @@ def main(quick: bool, only: str) -> None:
 
     Writes benchmarks/results/fidelity.json and docs/fidelity.md. Exit status 1 if a row fails.
     """
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    be_quiet()
     import torch
 
     torch.set_num_threads(1)

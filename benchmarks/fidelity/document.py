@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from benchmarks.fidelity.cases import STEPS, TASKS, Absence
-from benchmarks.fidelity.matrix import BOUND, ROUNDED_BOUND, Row
+from benchmarks.fidelity.matrix import BOUND, REMARKABLE, ROUNDED_BOUND, Row
 from benchmarks.fidelity.models import EDGE, SDXL
 from benchmarks.fidelity.sides import GUIDANCE, HANDED_OVER_AT, IMAGE_STRENGTH, INPAINT_STRENGTH, PROMPT, SEED
 from benchmarks.machine import machine, versions
@@ -27,14 +27,17 @@ magnitude of diffusers' latents, after {STEPS} steps. Both sides run the same ti
 eager. A prediction type is what the scheduler takes the network's output for.
 
 * **text**: StableDiffusionXLPipeline. **image**: StableDiffusionXLImg2ImgPipeline, strength {IMAGE_STRENGTH:g}, so that
-  {int(STEPS * IMAGE_STRENGTH)} of the {STEPS} steps are done. **inpaint**: StableDiffusionXLInpaintPipeline, UNet of
+  {int(STEPS * IMAGE_STRENGTH)} of the {STEPS} steps are done. **inpaint**: StableDiffusionXLInpaintPipeline, a UNet of
   four channels, strength {INPAINT_STRENGTH:g}. **ensemble**: the base up to denoising_end={HANDED_OVER_AT:g}, then the
   refiner from denoising_start={HANDED_OVER_AT:g}.
 * Every row's reference computes in **float32** and draws from **one torch CPU generator**. Its scheduler is the class
   named, with SDXL's config (`stabilityai/stable-diffusion-xl-base-1.0`) but for the entries shown.
+* Karras', exponential and beta σ, σ down to sigma_min and other amounts of noise (eta) go with SDXL's own `leading`
+  timesteps, zero SNR with `trailing` ones.
 * A row passes at {BOUND:g}; at {ROUNDED_BOUND:g} where diffusers' float32 is shown to be further than sdxl-trt from
-  diffusers' own pipeline in float64 (schedule, coefficients, network and all, with the same noise). Such rows are
-  listed below with both distances.
+  diffusers' own pipeline in float64 (schedule, coefficients, network and all, with the same noise), and such rows say
+  so. Both distances are shown, in a table of their own, for every row above {REMARKABLE:g}.
+* One coefficient of one step that is 1 % off makes a row fail (`tests/benchmarks/test_fidelity.py`).
 * k-diffusion is not installed here and cannot be assumed. Where diffusers has no such sampler there is no row;
   the second table says what is checked instead.
 """
@@ -72,7 +75,7 @@ def as_markdown(rows: Sequence[Row], absent: Sequence[Absence]) -> str:
         f"**{summary(rows)}**\n",
         "## Compared\n",
         *_table(("sampler", "variant", "prediction", *TASKS, "diffusers' scheduler"), _lines(rows)),
-        *_exceptions([row for row in rows if row.reason or row.failed]),
+        *_exceptions([row for row in rows if row.error > REMARKABLE]),
         "\n## Not compared\n",
         *_table(("sampler", "variant", "predictions", "tasks", "reason"), map(_absence, absent)),
     ]
@@ -127,8 +130,13 @@ def _scheduler(row: Row) -> str:
 def _exceptions(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    lines = [(str(row.case), f"{row.error:.1e}", f"{row.bound:.0e}", row.reason or "FAILS") for row in rows]
-    return ["\n## Rows above the bound of all others\n", *_table(("row", "error", "bound", "reason"), lines)]
+    header = ("row", "error", "bound", "diffusers to its float64", "sdxl-trt to diffusers' float64", "reason")
+    return [f"\n## Rows above {REMARKABLE:g}\n", *_table(header, map(_exception, rows))]
+
+
+def _exception(row: Row) -> tuple[str, ...]:
+    distances = ("", "") if row.to_double is None else (f"{row.to_double.theirs:.1e}", f"{row.to_double.ours:.1e}")
+    return str(row.case), f"{row.error:.1e}", f"{row.bound:.0e}", *distances, "FAILS" if row.failed else row.reason
 
 
 def _absence(absence: Absence) -> tuple[str, ...]:
