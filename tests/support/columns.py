@@ -52,9 +52,21 @@ def run_table(
 
 
 def levels(table: Table) -> list[Mix]:
-    """Noise levels of a table's samples: of each evaluation's, and of the result."""
-    between = [Mix(*column[[Column.blend_image.start, Column.blend_noise.start]]) for column in table.columns[:-1]]
-    return [table.begins, *between, table.ends]
+    """Noise levels of a table's samples: of each evaluation's, by how the network denoises there; and of the result."""
+    scale = table.columns[0, Column.input.start]
+    if not math.isclose(scale * math.hypot(*table.begins), 1, rel_tol=1e-5):  # EDM, where x̂₀ depends on the data too
+        between = [Mix(*column[[Column.blend_image.start, Column.blend_noise.start]]) for column in table.columns[:-1]]
+        return [table.begins, *between, table.ends]
+    return [*map(_level, table.columns.astype(np.float64)), table.ends]
+
+
+def _level(column: Latent) -> Mix:
+    """Of a network that predicts ε, x̂₀ = (u − σ ε)/α, or v, x̂₀ = α u − σ v; u is the sample, scaled."""
+    (scale,), (by_input,), (by_output,) = (
+        column[field][:1] for field in (Column.input, Column.x0_input, Column.x0_output)
+    )
+    alpha, sigma = (1 / by_input, -by_output / by_input) if by_input >= 1 else (by_input, -by_output)
+    return Mix(alpha / scale, sigma / scale)
 
 
 def drawn_noise(table: Table) -> Iterator[Latent]:
