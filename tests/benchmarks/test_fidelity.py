@@ -14,7 +14,7 @@ from benchmarks.fidelity.cases import PREDICTIONS, TASKS, Absence, Case, absence
 from benchmarks.fidelity.matrix import BOUND, Comparison, Distances, Row, distance, spread
 from benchmarks.fidelity.models import prepare
 from benchmarks.fidelity.sides import Theirs
-from sdxl_trt.runtime import pipeline
+from sdxl_trt.runtime import expert
 from sdxl_trt.runtime.samplers import SAMPLERS
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.spec import Column
@@ -77,7 +77,7 @@ def test_what_diffusers_refuses_is_no_row(comparison: Comparison) -> None:
 def test_one_percent_in_one_coefficient_makes_a_row_fail(
     comparison: Comparison, field: slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = pipeline.make_table
+    exact = expert.make_table
 
     def perturbed(*arguments: Any, **options: Any) -> Table:
         table = exact(*arguments, **options)
@@ -85,7 +85,7 @@ def test_one_percent_in_one_coefficient_makes_a_row_fail(
         columns[0, field.start] *= 1.01
         return replace(table, columns=columns)
 
-    monkeypatch.setattr(pipeline, "make_table", perturbed)
+    monkeypatch.setattr(expert, "make_table", perturbed)
     row = comparison.compare(case_of("euler, leading, epsilon, text"))
     assert isinstance(row, Row)
     print(f"measured {row.error:.1e}, must exceed {row.bound:.0e}")
