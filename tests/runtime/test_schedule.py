@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.fidelity import models
 from benchmarks.schedulers import beta_quantile
 from sdxl_trt.errors import SchedulerError, UsageError
 from sdxl_trt.runtime.samplers import SAMPLERS, make_table
@@ -20,22 +21,7 @@ SPACINGS = ["linspace", "leading", "trailing"]
 STEPS = [1, 2, 5, 30, 50, 999, 1000]
 RELATIVE = 1e-5
 
-HUB_SDXL = {  # stabilityai/stable-diffusion-xl-base-1.0, scheduler/scheduler_config.json
-    "_class_name": "EulerDiscreteScheduler",
-    "_diffusers_version": "0.19.0.dev0",
-    **SDXL,
-    "clip_sample": False,
-    "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "trained_betas": None,
-    "use_karras_sigmas": False,
-}
+HUB_SDXL = {"_diffusers_version": "0.19.0.dev0", **models.SDXL}
 
 
 def make_schedule(config: dict[str, Any], steps: int) -> Schedule:
