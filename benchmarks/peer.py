@@ -23,17 +23,23 @@ EDGE = 128
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
 
 
-def load_diffusers(threads: int) -> Any:
-    """The demo model's pipeline, its float16 weights upcast, on so many threads; it prints no progress."""
+def be_quiet() -> None:
+    """Imports diffusers and transformers so that they load without progress, advice and requests."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    import torch
-    from diffusers import StableDiffusionXLPipeline
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    torch.set_num_threads(threads)
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
+
+
+def load_diffusers(threads: int) -> Any:
+    """The demo model's pipeline, its float16 weights upcast, on so many threads; it prints no progress."""
+    be_quiet()
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    torch.set_num_threads(threads)
     pipeline = StableDiffusionXLPipeline.from_pretrained(DEMO_CHECKPOINT, variant="fp16", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -1,16 +1,16 @@
-"""What the demo models draw, scored: prompts that training never saw, at every trained size.
+"""What the demo models draw, scored: prompts that training never saw, at every trained size; one report per model.
 
-Ours is the project's own runtime over a CPU bundle built from the checkpoint; diffusers runs the first of the same
+Ours is the project's own runtime over CPU bundles built from the checkpoints; diffusers draws the first of the same
 prompts and seeds beside it. A picture is right if background, colours, shapes and size or position are all as the
 prompt says (`benchmarks.scorer`). Sharpness is the steepness of edges; the refiner's is set against that of the base,
-which makes all of the steps, in diffusers, which alone runs refiners so far.
+which makes all of the steps.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ STUDENT_RIGHT = {4: 90.0, 1: 75.0}
 """Percent that should be right, the student's by steps."""
 REFINED = 1.05
 """Edges with the refiner should be so many times as steep."""
-SOFT_ORIGINAL = (48, 48)
+SMALL_ORIGINAL = 3 / 8
+"""Of the picture's width and height."""
 SOFT = 0.7
 """Edges of pictures from small originals should be at most so many times as steep."""
 CROP = 32
@@ -118,20 +119,25 @@ def load_peer(checkpoint: Path) -> Any:
     return pipeline
 
 
-def theirs(pipeline: Any, asked: Sequence[Scene], size: Size, *, refiner: Any = None) -> Drawn:
-    """The pictures of `ours` in diffusers; a refiner makes the last fifth of the steps."""
+def ours_refined(base: Pipeline, refiner: Pipeline, asked: Sequence[Scene], **settings: Any) -> Drawn:
+    """The pictures of `ours`, the last fifth of the steps made by a refiner."""
+    pictures = []
+    for seed, scene in enumerate(asked):
+        noisy = base(scene.caption, seed=seed, denoising_end=REFINER_AT, output="latents", **settings).latents
+        refined = refiner(scene.caption, seed=seed, image=noisy, denoising_start=REFINER_AT, **settings)
+        pictures.append(np.asarray(refined.images[0]))
+    return Drawn(asked=asked, pictures=pictures)
+
+
+def theirs(pipeline: Any, asked: Sequence[Scene], size: Size) -> Drawn:
+    """The pictures of `ours` in diffusers."""
     import torch
 
     pictures = []
     for seed, scene in enumerate(asked):
         generator = torch.Generator("cpu").manual_seed(seed)
-        common = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "generator": generator}
-        common |= {"width": size[0], "height": size[1]}
-        if refiner is None:
-            image = pipeline(scene.caption, **common).images[0]
-        else:
-            latents = pipeline(scene.caption, denoising_end=REFINER_AT, output_type="latent", **common).images
-            image = refiner(scene.caption, image=latents, denoising_start=REFINER_AT, **common).images[0]
+        settings = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "generator": generator}
+        image = pipeline(scene.caption, width=size[0], height=size[1], **settings).images[0]
         pictures.append(np.asarray(image))
     return Drawn(asked=asked, pictures=pictures)
 
@@ -167,26 +173,19 @@ def measure_base(models: Path, asked: Sequence[Scene], sizes: Sequence[Size], be
 def measure_conditions(pipeline: Pipeline, asked: Sequence[Scene], size: Size) -> Iterator[Found]:
     """What a small original and a crop do."""
     common: dict[str, Any] = {"size": size, "steps": STEPS, "guidance": GUIDANCE}
+    small = (round(size[0] * SMALL_ORIGINAL), round(size[1] * SMALL_ORIGINAL))
     whole = ours(pipeline, asked, **common)
-    soft = ours(pipeline, asked, original_size=SOFT_ORIGINAL, **common)
+    soft = ours(pipeline, asked, original_size=small, **common)
     cropped = ours(pipeline, asked, crop_top_left=(0, CROP), **common)
-    ratio = Row(
-        who="sdxl-trt",
-        what=f"sharpness, original {_name(SOFT_ORIGINAL)} ÷ {_name(size)}",
-        unit="×",
-        samples=(soft.sharpness / whole.sharpness,),
-    )
-    yield Found(row=ratio, aim=Aim(row=ratio, bound=SOFT, at_most=True))
-    moved = Row(
-        who="sdxl-trt",
-        what=f"moved to the left by a crop of {CROP} pixels",
-        unit="px",
-        samples=(whole.middle - cropped.middle,),
-    )
-    yield at_least(moved, MOVED)
+    ratio = soft.sharpness / whole.sharpness
+    what = f"sharpness, original {_name(small)} ÷ {_name(size)}"
+    row = Row(who="sdxl-trt", what=what, unit="×", samples=(ratio,))
+    yield Found(row=row, aim=Aim(row=row, bound=SOFT, at_most=True))
+    what, moved = f"moved to the left by a crop of {CROP} pixels", whole.middle - cropped.middle
+    yield at_least(Row(who="sdxl-trt", what=what, unit="px", samples=(moved,)), MOVED)
 
 
-def measure_student(models: Path, asked: Sequence[Scene], sizes: Sequence[Size]) -> Iterator[Found]:
+def measure_student(models: Path, asked: Sequence[Scene], sizes: Sequence[Size], _beside: int) -> Iterator[Found]:
     """The student without guidance, at every size."""
     pipeline = build(models / STUDENT)
     for steps, bound in STUDENT_RIGHT.items():
@@ -195,35 +194,34 @@ def measure_student(models: Path, asked: Sequence[Scene], sizes: Sequence[Size])
             yield at_least(drawn.row("sdxl-trt, student", f"{_name(size)}, steps: {steps}"), bound, drawn)
 
 
-def measure_refiner(models: Path, asked: Sequence[Scene], sizes: Sequence[Size]) -> Iterator[Found]:
-    """Base and refiner beside the base alone, at every size, in diffusers."""
-    base, refiner = load_peer(models / BASE), load_peer(models / REFINER)
+def measure_refiner(models: Path, asked: Sequence[Scene], sizes: Sequence[Size], beside: int) -> Iterator[Found]:
+    """Base and refiner beside the base alone, at every size."""
+    base, refiner = build(models / BASE), build(models / REFINER)
     for size in sizes:
-        alone, refined = theirs(base, asked, size), theirs(base, asked, size, refiner=refiner)
-        yield at_least(refined.row("diffusers, refiner", _name(size)), BASE_RIGHT, refined)
-        yield Found(row=Row(who="diffusers", what=f"sharpness, {_name(size)}", unit="/px", samples=(alone.sharpness,)))
+        common: dict[str, Any] = {"size": size, "steps": STEPS, "guidance": GUIDANCE}
+        alone, refined = ours(base, asked[:beside], **common), ours_refined(base, refiner, asked[:beside], **common)
+        yield at_least(refined.row("sdxl-trt, refiner", f"{_name(size)}, first {beside}"), BASE_RIGHT, refined)
+        yield Found(row=Row(who="sdxl-trt", what=f"sharpness, {_name(size)}", unit="/px", samples=(alone.sharpness,)))
         steeper = refined.sharpness / alone.sharpness
         what = f"sharpness ÷ the base's, {_name(size)}"
-        yield at_least(Row(who="diffusers, refiner", what=what, unit="×", samples=(steeper,)), REFINED)
+        yield at_least(Row(who="sdxl-trt, refiner", what=what, unit="×", samples=(steeper,)), REFINED)
 
 
-def measure_all(models: Path, asked: Sequence[Scene], sizes: Sequence[Size], beside: int) -> Iterator[Found]:
-    """Everything there is a checkpoint for."""
-    yield from measure_base(models, asked, sizes, beside)
-    if (models / STUDENT).exists():
-        yield from measure_student(models, asked, sizes)
-    if (models / REFINER).exists():
-        yield from measure_refiner(models, asked[:beside], sizes)
+MEASURES: dict[str, Callable[[Path, Sequence[Scene], Sequence[Size], int], Iterator[Found]]] = {
+    "base": measure_base,
+    "student": measure_student,
+    "refiner": measure_refiner,
+}
 
 
-def measure(models: Path, prompts: int, sizes: Sequence[Size], beside: int) -> Report:
-    """All rows; each is told as soon as it is measured."""
+def measure(model: str, models: Path, prompts: int, sizes: Sequence[Size], beside: int) -> Report:
+    """All rows of one of `MEASURES`; each is told as soon as it is measured."""
     found = []
-    for each in measure_all(models, unseen(prompts), sizes, beside):
+    for each in MEASURES[model](models, unseen(prompts), sizes, beside):
         found.append(each)
         click.echo(f"{each.row.who}, {each.row.what}: {each.row.median:.3g} {each.row.unit}", err=True)
     return Report(
-        title="Quality of the demo models, on the CPU, float32",
+        title=f"Quality of the demo model, {model}, on the CPU, float32",
         settings={"unseen prompts": prompts, "guidance": GUIDANCE, "sizes": " ".join(map(_name, sizes))},
         distributions=("sdxl-trt", "onnxruntime", "numpy", "pillow", *PACKAGES),
         rows=[each.row for each in found],
@@ -238,21 +236,22 @@ def _name(size: Size) -> str:
 
 
 @click.command("quality")
+@click.argument("model", type=click.Choice([*MEASURES]))
 @click.option("--models", type=click.Path(path_type=Path, exists=True), default=DEMO_CHECKPOINT.parent)
 @click.option("--prompts", type=click.IntRange(6, 300), default=300, show_default=True)
 @click.option(
-    "--beside", type=click.IntRange(6, 300), default=30, show_default=True, help="Prompts for diffusers, too."
+    "--beside", type=click.IntRange(6, 300), default=30, show_default=True, help="Prompts for what is compared."
 )
 @click.option(
     "--size", "sizes", multiple=True, type=click.Choice([*map(_name, BUCKETS)]), help="[default: all trained]"
 )
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the JSON file.")
-def main(models: Path, prompts: int, beside: int, sizes: tuple[str, ...], output: Path) -> None:
-    """Score the demo model, its student and its refiner on unseen prompts; exit 1 if one misses its aim."""
+def main(model: str, models: Path, prompts: int, beside: int, sizes: tuple[str, ...], output: Path) -> None:
+    """Score the demo model, its student or its refiner on unseen prompts; exit 1 if it misses an aim."""
     chosen = [size for size in BUCKETS if not sizes or _name(size) in sizes]
-    report = measure(models, prompts, chosen, min(beside, prompts))
+    report = measure(model, models, prompts, chosen, min(beside, prompts))
     click.echo(report)
-    write_json(output / "quality.json", report.as_json())
+    write_json(output / f"quality_{model}.json", report.as_json())
     sys.exit(not all(aim.met for aim in report.aims))
 
 

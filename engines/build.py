@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Target, write_manifest
+from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Refiner, Target, conflict, write_manifest
 from sdxl_trt.engines.acceptance import accept_on_cpu
 from sdxl_trt.engines.compiler import Task, compile_apart
 from sdxl_trt.engines.flavours import check_buildable
@@ -23,27 +23,38 @@ from sdxl_trt.engines.ort import store_graph
 from sdxl_trt.engines.pending import Existing
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
+from sdxl_trt.engines.twins import same_network
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import GraphSpec, Profile, graph_spec, model_graphs
 from sdxl_trt.version import __version__
 
 
 def build(
-    export: Path, bundle: Path, requests: Sequence[TargetRequest], *, profile: Profile, progress: Progress = silent
+    export: Path,
+    bundle: Path,
+    requests: Sequence[TargetRequest],
+    *,
+    profile: Profile,
+    refiner: Path | None = None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Build every engine that the targets need and the bundle lacks; returns what bundle.json says then.
 
     Targets that the bundle has already are kept, those of the same names replaced. When nothing is new, bundle.json
     stays the same byte for byte.
 
+    A refiner's engines are beside the model's in every target; what both models have alike is built and stored once.
+
     Args:
         export: folder described in `sdxl_trt.exported`, with the precisions of the targets' flavours.
         bundle: folder to write; need not exist.
         requests: from `resolve_targets`.
         profile: shapes the engines are to take.
+        refiner: the export of a refiner, to be in the same bundle.
         progress: told of every check, compilation and acceptance.
 
     Raises:
+        UsageError: the refiner is none, or not one of this model.
         FlavourUnavailable: a library or GPU that a target needs is not here; nothing was written.
         ExportError: the export is incomplete, or its files or the checkpoint's changed.
         BuildError: an engine could not be compiled or was not accepted.
@@ -51,15 +62,21 @@ def build(
         OutputError: the folder cannot be written, or another build is writing it.
     """
     source = Source(export, progress)
+    second = Source(refiner, progress) if refiner else None
+    if second and (error := conflict(source.index.model, second.index.model)):
+        raise error
     versions = {request.name: check_buildable(request.flavour, request.sms) for request in requests}
     store = BlobStore(bundle)
     with store.lock():
-        existing = Existing(bundle, source.index.model)
+        existing = Existing(bundle, source.index.model, second.index.model if second else None)
         kept = existing.kept(versions)
         work = _Work(store, source, existing, profile, progress)
-        files = {name: work.stored(blob, export / name) for name, blob in source.index.files.items()}
-        built = [work.target(request, versions[request.name]) for request in requests]
-        manifest = _manifest(source, existing.manifest, files, (*kept, *built))
+        refining = _Work(store, second, existing, profile, progress, "refiner ", work) if second else None
+        files, more = work.files(), refining.refiner() if refining else None
+        built = [_target(request, versions[request.name], work, refining) for request in requests]
+        if more is None and existing.manifest and any(target.refiner for target in kept):
+            more = existing.manifest.refiner
+        manifest = _manifest(source, existing.manifest, files, (*kept, *built), more)
         if manifest != existing.manifest:
             write_manifest(bundle, manifest)
         store.keep_only(manifest.blobs().values())
@@ -67,41 +84,64 @@ def build(
     return manifest
 
 
+def _target(request: TargetRequest, version: str, work: _Work, refining: _Work | None) -> Target:
+    """All engines of a target."""
+    return Target(
+        name=request.name,
+        flavour=request.flavour.name,
+        flavour_version=version,
+        sms=request.sms,
+        processor=request.processor,
+        precision=request.flavour.precision,
+        profile=work.profile,
+        accepted=request.flavour.name == "onnxruntime",  # accepted below; a GPU's engines at their first start
+        engines=work.engines(request, version),
+        refiner=refining.engines(request, version) if refining else {},
+    )
+
+
 @dataclass(frozen=True)
 class _Work:
-    """One build while it runs."""
+    """One build of a model while it runs."""
 
     store: BlobStore
     source: Source
     existing: Existing
     profile: Profile
     progress: Progress
+    label: str = ""
+    """Of the model, in what is reported."""
+    first: _Work | None = None
+    """That of a model whose engines serve this one too where both have the same network."""
 
-    def target(self, request: TargetRequest, version: str) -> Target:
-        """All engines of a target."""
+    def engines(self, request: TargetRequest, version: str) -> dict[str, EngineEntry]:
+        """All engines of the model for a target, by graph name."""
         model = self.source.index.model
         specs = [graph_spec(name, model, request.flavour.precision) for name in model_graphs(model)]
-        engines = {spec.name: self._engine(request, version, spec) for spec in specs}
-        return Target(
-            name=request.name,
-            flavour=request.flavour.name,
-            flavour_version=version,
-            sms=request.sms,
-            processor=request.processor,
-            precision=request.flavour.precision,
-            profile=self.profile,
-            accepted=request.flavour.name == "onnxruntime",  # accepted below; a GPU's engines at their first start
-            engines=engines,
-        )
+        return {spec.name: self._engine(request, version, spec) for spec in specs}
+
+    def files(self) -> dict[str, Blob]:
+        """Everything else that a bundle has of the model, stored."""
+        return {name: self._stored(blob, self.source.folder / name) for name, blob in self.source.index.files.items()}
+
+    def refiner(self) -> Refiner:
+        """The model as the bundle's refiner."""
+        return Refiner(model=self.source.index.model, files=self.files())
+
+    def has(self, other: Source, spec: GraphSpec, precision: str) -> bool:
+        """The model has the same network as another for a graph."""
+        model = self.source.index.model
+        alike = spec.name in model_graphs(model) and graph_spec(spec.name, model, precision) == spec
+        return alike and same_network(self.source, other, spec, precision)
 
     def _engine(self, request: TargetRequest, version: str, spec: GraphSpec) -> EngineEntry:
         """One engine: as it was found, or built now."""
         key = self._key(request, version, spec)
         found = self.existing.engine(key)
         if found:
-            self.progress(f"found {request.name} {spec.name}", 1, 1)
+            self.progress(f"found {request.name} {self.label}{spec.name}", 1, 1)
             return found
-        report = functools.partial(self.progress, f"build {request.name} {spec.name}")
+        report = functools.partial(self.progress, f"build {request.name} {self.label}{spec.name}")
         report(0, STEPS)
         if request.flavour.name == "onnxruntime":
             file, weights = self._graph(request, spec, report)
@@ -113,6 +153,8 @@ class _Work:
         return entry
 
     def _key(self, request: TargetRequest, version: str, spec: GraphSpec) -> str:
+        if self.first and self.first.has(self.source, spec, request.flavour.precision):
+            return self.first._key(request, version, spec)
         entry = self.source.entry(spec.name, request.flavour.precision)
         return engine_key(
             graph=entry.content.sha256,
@@ -137,14 +179,16 @@ class _Work:
         accept_on_cpu(self.store.path(file), spec, self.profile, report)
         return file, (weights,)
 
-    def stored(self, blob: Blob, path: Path) -> Blob:
+    def _stored(self, blob: Blob, path: Path) -> Blob:
         """Make sure that the bundle has a file of the export, which must be what it was exported as."""
         if not self.existing.sound(blob):
             self.source.checked(path, blob, self.store.put_file)
         return blob
 
 
-def _manifest(source: Source, old: Manifest | None, files: dict[str, Blob], targets: Sequence[Target]) -> Manifest:
+def _manifest(
+    source: Source, old: Manifest | None, files: dict[str, Blob], targets: Sequence[Target], refiner: Refiner | None
+) -> Manifest:
     """What bundle.json is to say; the old manifest itself where nothing but the time would differ."""
     manifest = Manifest(
         tool=__version__,
@@ -152,6 +196,7 @@ def _manifest(source: Source, old: Manifest | None, files: dict[str, Blob], targ
         model=source.index.model,
         files=files,
         targets=tuple(sorted(targets, key=lambda target: target.name)),
+        refiner=refiner,
     )
     same = old is not None and dataclasses.replace(manifest, created=old.created) == old
     return old if old and same else manifest

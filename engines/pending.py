@@ -22,23 +22,26 @@ class Existing:
     Args:
         bundle: the folder.
         model: that is being built.
+        refiner: that is being built with it.
 
     Raises:
-        BundleError: the bundle is damaged, of another version, or of another model.
+        BundleError: the bundle is damaged, of another version, or of another model or refiner.
     """
 
-    def __init__(self, bundle: Path, model: ModelSpec) -> None:
+    def __init__(self, bundle: Path, model: ModelSpec, refiner: ModelSpec | None = None) -> None:
         self._store = BlobStore(bundle)
         self._pending = bundle / ".pending"
         self._sound: set[str] = set()
         self.manifest = read_manifest(bundle) if (bundle / MANIFEST_NAME).exists() else None
         if self.manifest:
             _check_same_model(bundle, self.manifest.model, model)
+            if refiner and self.manifest.refiner:
+                _check_same_model(bundle, self.manifest.refiner.model, refiner)
         self._engines = {entry.key: entry for entry in (*self._recorded(), *self._landed())}
 
     def _landed(self) -> list[EngineEntry]:
         targets = self.manifest.targets if self.manifest else ()
-        return [entry for target in targets for entry in target.engines.values()]
+        return [entry for target in targets for _, entry in target.all_engines()]
 
     def _recorded(self) -> list[EngineEntry]:
         entries = []
@@ -57,7 +60,7 @@ class Existing:
         """
         targets = [target for target in (self.manifest.targets if self.manifest else ()) if target.name not in replaced]
         for target in targets:
-            for name, entry in target.engines.items():
+            for name, entry in target.all_engines():
                 if not self.engine(entry.key):
                     raise BundleError(
                         f"the target {target.name}, which this build would keep, is damaged",
@@ -73,8 +76,9 @@ class Existing:
         return entry if whole else None
 
     def record(self, entry: EngineEntry) -> None:
-        """Remember a finished engine, whose files are in the bundle, in case this build is killed later."""
+        """Remember a finished engine, whose files are in the bundle: for another model, or if this build is killed."""
         write_json(self._pending / f"{entry.key}.json", dataclasses.asdict(entry))
+        self._engines[entry.key] = entry
 
     def sound(self, blob: Blob) -> bool:
         """A blob is there and its bytes are right; one that is damaged is deleted. Each is read once per build."""

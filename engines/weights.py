@@ -83,14 +83,24 @@ class _Folds:
         """Outputs of the nodes that are gone."""
 
     def of(self, tensor: Any) -> Iterator[Change]:
-        """What is done to a weight before anything else; the weight takes the name of what comes out."""
+        """What is done to a weight before anything else; what comes out of it is then called as the weight.
+
+        So the graphs of one network are the same whatever dtype its weights were stored in.
+        """
         while len(readers := self._readers[tensor.name]) == 1:
             change = self._change(readers[0])
             if change is None:
                 return
-            tensor.name = readers[0].output[0]
-            self._folded.add(tensor.name)
+            self._rename(readers[0].output[0], tensor.name)
             yield change
+
+    def _rename(self, output: str, name: str) -> None:
+        self._folded.add(output)
+        self._readers[name] = self._readers[output]
+        for node in self._readers[name]:
+            for place, read in enumerate(node.input):
+                if read == output:
+                    node.input[place] = name
 
     def _change(self, node: Any) -> Change | None:
         attributes = {a.name: self._onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -102,7 +112,10 @@ class _Folds:
         return None
 
     def finish(self) -> None:
-        """Remove the nodes."""
-        left = [node for node in self._graph.node if not self._folded.intersection(node.output)]
-        del self._graph.node[:]
-        self._graph.node.extend(left)
+        """Remove the nodes, and what was noted of the weights' types before."""
+        nodes = [node for node in self._graph.node if not self._folded.intersection(node.output)]
+        gone = self._folded.union(tensor.name for tensor in self._graph.initializer)
+        values = [value for value in self._graph.value_info if value.name not in gone]
+        for field, left in ((self._graph.node, nodes), (self._graph.value_info, values)):
+            del field[:]
+            field.extend(left)

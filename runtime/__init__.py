@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdxl_trt.runtime.pipeline import Pipeline, Result
+    from sdxl_trt.runtime.pipeline import Pipeline
     from sdxl_trt.runtime.prompts.embeds import PromptEmbeds
     from sdxl_trt.runtime.request import Request, Resolved
+    from sdxl_trt.runtime.results import Result
 
 __all__ = ["Pipeline", "PromptEmbeds", "Request", "Resolved", "Result"]
 
@@ -14,7 +15,7 @@ _HOMES = {
     "PromptEmbeds": "prompts.embeds",
     "Request": "request",
     "Resolved": "request",
-    "Result": "pipeline",
+    "Result": "results",
 }
 
 

@@ -44,10 +44,23 @@ class Conditioner:
         device: where they run.
         model: says what stands for a negative prompt that is not given.
         most_tokens: that the UNet's engine takes.
+        other: of another model; text encoders that are the same objects share their buffers and words.
     """
 
-    def __init__(self, encoders: Sequence[TextEncoder], device: Device, *, model: ModelSpec, most_tokens: int) -> None:
-        self._encoders = [PromptEncoder(encoder, device) for encoder in encoders]
+    def __init__(
+        self,
+        encoders: Sequence[TextEncoder],
+        device: Device,
+        *,
+        model: ModelSpec,
+        most_tokens: int,
+        other: Conditioner | None = None,
+    ) -> None:
+        there = {id(each.encoder): each for each in other._encoders} if other else {}
+        self._encoders: list[PromptEncoder] = [
+            there.get(id(encoder)) or PromptEncoder(encoder, device) for encoder in encoders
+        ]
+        self._own = [each for each in self._encoders if each not in there.values()]
         self._model, self._most_tokens = model, most_tokens
         self._dtype = np.dtype(encoders[0].engine.outputs["hidden"].dtype)
 
@@ -88,12 +101,13 @@ class Conditioner:
         return [self._lengthened(each, tokens, prompt) for each, prompt in zip(embeds, prompts, strict=True)]
 
     def add(self, inversion: Inversion) -> None:
-        """Let a word stand for its vectors in every prompt from now on.
+        """Let a word stand for its vectors in every prompt from now on, in text encoders that are not another's.
 
         Raises:
             UsageError: the word means something already.
         """
-        taught = [(self._encoders[place], vectors) for place, vectors in inversion.vectors.items()]
+        found = ((encoder, inversion.vectors.get(encoder.spec.name)) for encoder in self._own)
+        taught = [(encoder, vectors) for encoder, vectors in found if vectors is not None]
         for encoder, _ in taught:
             encoder.check_word(inversion.name)
         for encoder, vectors in taught:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.bundle import BlobStore, Manifest, Target, read_manifest
+from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Target, read_manifest
 from sdxl_trt.errors import BundleError, UsageError
 from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.cuda.arenas import ArenaName
 from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.engine import Engine
 from sdxl_trt.runtime.host import target_for_host
@@ -22,7 +23,7 @@ from sdxl_trt.runtime.ort_cuda import CudaOrtEngine
 from sdxl_trt.runtime.prompts.encoder import TextEncoder
 from sdxl_trt.runtime.tokenizer import Tokenizer
 from sdxl_trt.runtime.trt import LIBRARIES, TrtEngine
-from sdxl_trt.spec import ModelSpec, TextEncoderSpec, graph_spec, model_graphs
+from sdxl_trt.spec import ModelSpec, TextEncoderSpec, graph_spec
 
 _REBUILD = "build the bundle again with this version of sdxl-trt"
 
@@ -38,14 +39,17 @@ class Loaded:
     decoder: Engine
     open_encoder: Callable[[], Engine]
     """Opens the VAE's encoder, which only pictures from pictures need."""
+    refiner: Loaded | None = None
+    """Of the same bundle. Engines and text encoders that both models have alike are the same objects."""
 
 
-def load(bundle: Path, *, threads: int | None = None, device: Device | None = None) -> Loaded:
+def load(bundle: Path, *, threads: int | None = None, refiner: bool = True, device: Device | None = None) -> Loaded:
     """Open the target of a bundle that fits this host.
 
     Args:
         bundle: its folder.
         threads: that one engine may use on the processor; as many as this process may run on when not given.
+        refiner: open the bundle's refiner too, where there is one.
         device: where engines shall run; the processor when not given.
 
     Raises:
@@ -59,47 +63,87 @@ def load(bundle: Path, *, threads: int | None = None, device: Device | None = No
         raise UsageError("threads cannot be used", got=str(threads), expected="at least 1", fix="leave it out")
     manifest = read_manifest(bundle)
     target = target_for_host(manifest, bundle, device)
-    for name in model_graphs(manifest.model):
-        _check_entry(manifest.model, target, name)
-    store = BlobStore(bundle)
-    open_engine = _opener(store, target, device, threads)
+    second = manifest.refiner if refiner and target.refiner else None
     # Hashing a file and optimising a graph leave Python's lock; a GPU is for one thread at a time.
     with ThreadPoolExecutor(1 if isinstance(device, CudaDevice) else None) as pool:
-        engines = {name: pool.submit(open_engine, name) for name in _graphs(manifest.model)}
-        encoders = tuple(
-            _text_encoder(store, manifest, spec, engines[spec.name]) for spec in manifest.model.text_encoders
-        )
+        opener = _Opener(store=BlobStore(bundle), target=target, threads=threads, device=device, pool=pool)
+        loaded = opener.open(manifest.model, manifest.files, target.engines)
+        if second is None:
+            return loaded
+        return replace(loaded, refiner=opener.open(second.model, second.files, target.refiner))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opener:
+    """Opens models of one target. What has the same files is opened once."""
+
+    store: BlobStore
+    target: Target
+    threads: int | None
+    device: Device | None
+    pool: ThreadPoolExecutor
+    engines: dict[tuple[Blob, ...], Future[Engine]] = field(default_factory=dict)
+    encoders: dict[tuple[Any, ...], TextEncoder] = field(default_factory=dict)
+
+    def open(self, model: ModelSpec, files: Mapping[str, Blob], entries: Mapping[str, EngineEntry]) -> Loaded:
+        """A model, the largest engines first."""
+        names = ("step", "vae_decoder", *(encoder.name for encoder in model.text_encoders))
+        checked = {name: _entry(model, self.target, entries, name) for name in (*names, "vae_encoder")}
+        engines = {name: self._engine(checked[name], name) for name in names}
+        encoders = tuple(self._encoder(files, spec, engines[spec.name]) for spec in model.text_encoders)
+        encoder = checked["vae_encoder"]
         return Loaded(
-            model=manifest.model,
-            target=target,
+            model=model,
+            target=self.target,
             encoders=encoders,
             step=engines["step"].result(),
             decoder=engines["vae_decoder"].result(),
-            open_encoder=lambda: open_engine("vae_encoder"),
+            open_encoder=lambda: self._open_engine(encoder, "vae_encoder"),
         )
 
+    def _engine(self, entry: EngineEntry, name: str) -> Future[Engine]:
+        key = (entry.file, *entry.weights)
+        if key not in self.engines:
+            self.engines[key] = self.pool.submit(self._open_engine, entry, name)
+        return self.engines[key]
 
-def _opener(store: BlobStore, target: Target, device: Device | None, threads: int | None) -> Callable[[str], Engine]:
-    """What opens an engine of a target by its graph's name."""
-    if not isinstance(device, CudaDevice):
-        return lambda name: OrtEngine(store, target.engines[name], name, threads=threads)
-    if target.flavour in LIBRARIES:
-        return lambda name: TrtEngine(store, target, name, device, "loop" if name == "step" else "side")
-    return lambda name: CudaOrtEngine(store, target.engines[name], name, device)
+    def _open_engine(self, entry: EngineEntry, name: str) -> Engine:
+        if not isinstance(self.device, CudaDevice):
+            return OrtEngine(self.store, entry, name, threads=self.threads)
+        if self.target.flavour in LIBRARIES:
+            arena: ArenaName = "loop" if name == "step" else "side"
+            return TrtEngine(self.store, self.target, entry, name, self.device, arena)
+        return CudaOrtEngine(self.store, entry, name, self.device)
+
+    def _encoder(self, files: Mapping[str, Blob], spec: TextEncoderSpec, engine: Future[Engine]) -> TextEncoder:
+        names = [f"{spec.name}/{file}" for file in ("tokenizer.json", "token_embedding.npy")]
+        for name in names:
+            if name not in files:
+                raise BundleError(
+                    "the bundle is not complete", got=f"no {name}", expected="one per text encoder", fix=_REBUILD
+                )
+        key = (spec, engine, *(files[name] for name in names))
+        if key not in self.encoders:
+            tokenizer, embeddings = (self.store.verify(files[name], name) for name in names)
+            self.encoders[key] = TextEncoder(
+                spec=spec,
+                tokenizer=Tokenizer(tokenizer.read_bytes(), spec),
+                embeddings=_embeddings(embeddings, spec),
+                engine=engine.result(),
+            )
+        return self.encoders[key]
 
 
-def _graphs(model: ModelSpec) -> tuple[str, ...]:
-    """What text to picture needs, the largest first."""
-    return ("step", "vae_decoder", *(encoder.name for encoder in model.text_encoders))
-
-
-def _check_entry(model: ModelSpec, target: Target, name: str) -> None:
-    """Make sure that a target has an engine, with the tensors that this version binds."""
-    if name not in target.engines:
+def _entry(model: ModelSpec, target: Target, entries: Mapping[str, EngineEntry], name: str) -> EngineEntry:
+    """An engine's entry, with the tensors that this version binds."""
+    if name not in entries:
         raise BundleError(
-            f"target {target.name} is not complete", got=f"no {name}", expected=f"a {name} engine", fix=_REBUILD
+            f"target {target.name} is not complete",
+            got=f"no {name} of {model.name}",
+            expected=f"a {name} engine",
+            fix=_REBUILD,
         )
-    entry = target.engines[name]
+    entry = entries[name]
     spec = graph_spec(name, model, target.precision)
     for kind, expected, got in (("inputs", spec.inputs, entry.inputs), ("outputs", spec.outputs, entry.outputs)):
         if set(expected) != set(got):
@@ -107,22 +151,7 @@ def _check_entry(model: ModelSpec, target: Target, name: str) -> None:
             raise BundleError(
                 f"the {kind} of {name} are not those of its model", got=f"other tensors: {different}", fix=_REBUILD
             )
-
-
-def _text_encoder(store: BlobStore, manifest: Manifest, spec: TextEncoderSpec, engine: Future[Engine]) -> TextEncoder:
-    tokenizer = _verified(store, manifest, f"{spec.name}/tokenizer.json").read_bytes()
-    return TextEncoder(
-        spec=spec,
-        tokenizer=Tokenizer(tokenizer, spec),
-        embeddings=_embeddings(_verified(store, manifest, f"{spec.name}/token_embedding.npy"), spec),
-        engine=engine.result(),
-    )
-
-
-def _verified(store: BlobStore, manifest: Manifest, name: str) -> Path:
-    if name not in manifest.files:
-        raise BundleError("the bundle is not complete", got=f"no {name}", expected="one per text encoder", fix=_REBUILD)
-    return store.verify(manifest.files[name], name)
+    return entry
 
 
 def _embeddings(path: Path, spec: TextEncoderSpec) -> NDArray[Any]:

@@ -59,7 +59,8 @@ class Loop:
         stack = np.zeros(self._buffers["state"].shape[1:], np.float32)
         image = np.zeros_like(stack[0]) if request.image is None else request.image
         table = request.table
-        stack[0] = np.float32(table.initial_scale) * request.noise + np.float32(table.initial_image) * image
+        begin = image if request.begin is None else request.begin
+        stack[0] = np.float32(table.initial_scale) * request.noise + np.float32(table.initial_image) * begin
         mask = np.ones(self._buffers["mask"].shape[1:], np.float32) if request.mask is None else request.mask
         values = {"state": stack, "initial_noise": request.noise, "noise": np.zeros_like(stack[0]), "mask": mask}
         extra = {} if request.extra is None else {"extra": request.extra}
@@ -98,10 +99,6 @@ class Loop:
             if not slot.finished and slot.guided != guided:
                 self._work = None  # guidance ends here: other rows from now on
         return tuple(index for index, slot in self._slots.items() if slot.finished)
-
-    def position(self, slot: int) -> tuple[int, int]:
-        """How many evaluations of a slot are done, and how many there are."""
-        return self._slots[slot].position, self._slots[slot].request.table.evaluations
 
     def latents(self, slot: int) -> NDArray[np.float32]:
         """The current sample [4, h, w] of a slot; of a finished one, the result. Waits for the steps so far."""

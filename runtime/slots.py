@@ -51,6 +51,8 @@ class SlotRequest:
     """One for all evaluations, or [evaluations]; where it is 1 or less, an evaluation has one row."""
     image: NDArray[np.float32] | None = None
     """[4, h, w]: latents of the input, where there is one."""
+    begin: NDArray[np.float32] | None = None
+    """[4, h, w]: latents that the run starts from where they are not `image`: another model's result."""
     mask: NDArray[np.float32] | None = None
     """[1, h, w]: after each step `image` is put back where it is 0; None: nowhere."""
     extra: NDArray[np.float32] | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sdxl_trt.progress import Progress
 from sdxl_trt.runtime.images.preview import PreviewFactors, preview
 from sdxl_trt.runtime.loop import Loop
 
@@ -26,7 +27,7 @@ class Step:
     done: int
     """Evaluations of it that are done; from 1."""
     total: int
-    """Evaluations of it in all: its steps, twice that for samplers of second order."""
+    """Evaluations of it in all: its steps, twice that for samplers of second order; a refiner's are among them."""
     seconds_left: float
     """Until all pictures of the request are denoised, at the pace so far."""
     _loop: Loop = field(repr=False)
@@ -51,40 +52,43 @@ Callback = Callable[[Step], object]
 
 
 class Teller:
-    """Calls a callback after each evaluation of a loop.
+    """Tells progress and a callback of each evaluation of a request, whichever loops it goes through.
 
     Args:
-        callback: None: nothing is told.
-        loop: that runs.
-        factors: of previews, asked for once one is wanted.
-        total: evaluations of all pictures.
+        callback: None: progress alone is told.
+        progress: told of all pictures together.
+        pictures: how many there are.
+        evaluations: of each.
     """
 
-    def __init__(
-        self, callback: Callback | None, loop: Loop, factors: Callable[[], PreviewFactors], *, total: int
-    ) -> None:
-        self._callback, self._loop, self._factors, self._total = callback, loop, factors, total
+    def __init__(self, callback: Callback | None, progress: Progress, *, pictures: int, evaluations: int) -> None:
+        self._callback, self._progress, self._evaluations = callback, progress, evaluations
+        self._done = [0] * pictures
         self._started = time.monotonic()
 
-    def tell(self, running: Mapping[int, int], done: int) -> None:
+    def tell(self, loop: Loop, running: Mapping[int, int], factors: Callable[[], PreviewFactors]) -> None:
         """Tell of pictures that have just made a step.
 
         Args:
+            loop: that they are in.
             running: their numbers, by slot.
-            done: evaluations of all pictures so far.
+            factors: of previews, asked for once one is wanted.
         """
+        for picture in running.values():
+            self._done[picture] += 1
+        done, total = sum(self._done), len(self._done) * self._evaluations
+        self._progress("denoising", done, total)
         if self._callback is None:
             return
-        left = (time.monotonic() - self._started) / done * (self._total - done)
+        left = (time.monotonic() - self._started) / done * (total - done)
         for slot, picture in running.items():
-            own, total = self._loop.position(slot)
             step = Step(
                 picture=picture,
-                done=own,
-                total=total,
+                done=self._done[picture],
+                total=self._evaluations,
                 seconds_left=left,
-                _loop=self._loop,
+                _loop=loop,
                 _slot=slot,
-                _factors=self._factors,
+                _factors=factors,
             )
             self._callback(step)

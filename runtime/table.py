@@ -118,19 +118,21 @@ class Tape:
         """The starting sample: what the first evaluation is of."""
         return _unit(0, 0)
 
-    def evaluate(self, x: Form, *kept: Form, at: Level) -> tuple[Form, ...]:
+    def evaluate(self, x: Form, *kept: Form, at: Level, blend: Level | None = None) -> tuple[Form, ...]:
         """Evaluate the network at the sample `x`.
 
         Args:
             x: the current sample; z₀ from here on.
             *kept: what is needed afterwards beside it; z₁, z₂, … from here on.
-            at: the noise level of `x`. Inpainting blends x with the image at this level.
+            at: the noise level of `x`.
+            blend: the level to which inpainting brings the image before it is blended with `x`, if not `at`.
 
         Returns:
             x and `kept` in the new terms, then x̂₀.
         """
         if self._columns:
-            self._close((x, *kept), at.image, at.noise)
+            blend = blend or at
+            self._close((x, *kept), blend.image, blend.noise)
         elif kept or not np.array_equal(x.coefficients, self.start.coefficients):
             raise ValueError("the first evaluation is of the starting sample alone")
         column = np.zeros(COLUMN_WIDTH)

@@ -4,6 +4,7 @@
     ├── UsageError                    the request itself is wrong (exit status 2)
     │   ├── UnknownName               no GPU, model, sampler or flavour of that name; suggests the nearest
     │   ├── UnsupportedSize           width × height the engines cannot take
+    │   ├── NoStepLeft                a part of a run that holds no step
     │   ├── ImageError                an input picture or mask that cannot be read, is too large, or does not fit
     │   └── PromptTooLong             more tokens than the engines take
     ├── CheckpointError               the model folder cannot be exported (missing, damaged, another class)
@@ -79,6 +80,18 @@ class UnknownName(UsageError):
 
 class UnsupportedSize(UsageError):
     """A picture size the engines were not built for."""
+
+
+class NoStepLeft(UsageError):
+    """A part of a run that holds no step.
+
+    Args:
+        part: the setting that cuts it out: strength, denoising_start or denoising_end.
+    """
+
+    def __init__(self, part: str, *, got: str, expected: str, fix: str) -> None:
+        super().__init__(f"{part} leaves no step to do", got=got, expected=expected, fix=fix)
+        self.part = part
 
 
 class ImageError(UsageError):

@@ -6,7 +6,7 @@ r"""Prompts in A1111's attention syntax, read into pieces of text and their weig
 Brackets nest, and their factors multiply. One that is never closed counts up to the end of the prompt; a closing one
 that was never opened is text, and so is `:1.3)` after it. A BREAK within brackets is, as there, an ordinary word of
 negative weight: put it between them. Source: parse_prompt_attention in modules/prompt_parser.py of
-AUTOMATIC1111/stable-diffusion-webui 1.10. That also has AND, [from:to:when] and [a|b], which are not read here.
+AUTOMATIC1111/stable-diffusion-webui 1.10. For AND, [from:to:when] and [a|b] see `sdxl_trt.runtime.prompts.editing`.
 """
 
 from __future__ import annotations

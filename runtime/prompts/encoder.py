@@ -15,6 +15,7 @@ from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.engine import Caller, Engine
 from sdxl_trt.runtime.prompts.attention import BREAK, parse_attention
 from sdxl_trt.runtime.prompts.chunks import Chunk, Chunker
+from sdxl_trt.runtime.prompts.editing import refuse_editing
 from sdxl_trt.runtime.prompts.emphasis import INTERPOLATE, KEEP_MEAN, OFF, emphasise
 from sdxl_trt.runtime.tokenizer import Tokenizer, check_text
 from sdxl_trt.spec import TextEncoderSpec
@@ -45,7 +46,7 @@ class PromptEncoder:
 
     def __init__(self, encoder: TextEncoder, device: Device) -> None:
         self.spec = encoder.spec
-        self._encoder, self._call = encoder, Caller(encoder.engine, device)
+        self.encoder, self._call = encoder, Caller(encoder.engine, device)
         self._vectors = np.empty((0, encoder.spec.width), encoder.engine.inputs["embeddings"].dtype)
         self._words: dict[str, tuple[int, ...]] = {}
         self._pattern = re.compile(r"(?!)")  # any of the words; at first, nothing
@@ -58,7 +59,7 @@ class PromptEncoder:
             UsageError: it is loaded, or one of the tokenizer's own; or it is empty.
         """
         taken = "a word that is loaded already" if name.lower() in self._words else None
-        if len(self._encoder.tokenizer.tokens(name)) < 2:
+        if len(self.encoder.tokenizer.tokens(name)) < 2:
             taken = f"a word that {self.spec.name} has itself" if name else "nothing"
         if taken:
             raise UsageError(
@@ -81,10 +82,12 @@ class PromptEncoder:
         """A prompt laid out, at least one chunk.
 
         Raises:
-            UsageError: it is no Unicode text, or a weight in it is no finite number.
+            UsageError: it is no Unicode text, a weight in it is no finite number, or it asks for prompt editing.
         """
         check_text(prompt)
-        chunker = Chunker(self.spec, self._encoder.tokenizer.comma)
+        if weighting != OFF:
+            refuse_editing(prompt)
+        chunker = Chunker(self.spec, self.encoder.tokenizer.comma)
         for piece in [(prompt, 1.0)] if weighting == OFF else parse_attention(prompt):
             if piece == BREAK:
                 chunker.end_chunk()
@@ -125,11 +128,11 @@ class PromptEncoder:
 
     def _run(self, ids: NDArray[np.int32]) -> Iterator[Encoded]:
         """One call on ids [rows, tokens]."""
-        dtype, vocabulary = self._encoder.engine.inputs["embeddings"].dtype, self.spec.vocabulary
+        dtype, vocabulary = self.encoder.engine.inputs["embeddings"].dtype, self.spec.vocabulary
         taught = ids >= vocabulary
-        embeddings = self._encoder.embeddings[np.where(taught, 0, ids)].astype(dtype)
+        embeddings = self.encoder.embeddings[np.where(taught, 0, ids)].astype(dtype)
         embeddings[taught] = self._vectors[ids[taught] - vocabulary]
-        pool_index = np.array([self._encoder.tokenizer.pool_index(row) for row in ids], np.int32)
+        pool_index = np.array([self.encoder.tokenizer.pool_index(row) for row in ids], np.int32)
         outputs = self._call({"rows": len(ids)}, embeddings=embeddings, pool_index=pool_index)
         yield from ((outputs["hidden"][:, row], outputs["pooled"][row]) for row in range(len(ids)))
 
@@ -137,10 +140,10 @@ class PromptEncoder:
         """The tokens of a text one by one, those of a taught word together."""
         words, end = list(self._words.values()), 0
         for match in self._pattern.finditer(text):
-            yield from zip(self._encoder.tokenizer.tokens(text[end : match.start()]))
+            yield from zip(self.encoder.tokenizer.tokens(text[end : match.start()]))
             yield words[(match.lastindex or 0) - 1]
             end = match.end()
-        yield from zip(self._encoder.tokenizer.tokens(text[end:]))
+        yield from zip(self.encoder.tokenizer.tokens(text[end:]))
 
 
 def _whole(word: str) -> str:

@@ -21,7 +21,12 @@ from sdxl_trt.runtime.tokenizer import check_text
 from sdxl_trt.safetensors import SafetensorsError, StoredTensor, read_floats, read_header
 from sdxl_trt.spec import TextEncoderSpec
 
-_ENCODERS = {"clip_l": 0, "clip_g": 1, "text_encoders_0": 0, "text_encoders_1": 1}
+_ENCODERS = {
+    "clip_l": "text_encoder",
+    "clip_g": "text_encoder_2",
+    "text_encoders_0": "text_encoder",
+    "text_encoders_1": "text_encoder_2",
+}
 _NAMELESS = "emb_params"
 _PICKLED = (".pt", ".bin", ".ckpt", ".pth")
 
@@ -31,8 +36,8 @@ class Inversion:
     """A word and what stands for it."""
 
     name: str
-    vectors: dict[int, NDArray[np.float32]]
-    """By the encoder's position, [n, C]: what takes the place of token embeddings."""
+    vectors: dict[str, NDArray[np.float32]]
+    """By the encoder's name, [n, C]: what takes the place of token embeddings."""
 
 
 def read_inversion(path: Path, specs: Sequence[TextEncoderSpec], name: str | None = None) -> Inversion:
@@ -52,7 +57,7 @@ def read_inversion(path: Path, specs: Sequence[TextEncoderSpec], name: str | Non
     try:
         tensors, _ = read_header(path)
         places = _places(path, tensors, specs)
-        vectors = {place: read_floats(path, tensors[key]) for key, place in places.items()}
+        vectors = {spec: read_floats(path, tensors[key]) for key, spec in places.items()}
     except SafetensorsError as error:
         raise _unreadable(path, str(error)) from error
     if not all(np.isfinite(array).all() for array in vectors.values()):
@@ -62,24 +67,28 @@ def read_inversion(path: Path, specs: Sequence[TextEncoderSpec], name: str | Non
     check_text(word)
     return Inversion(
         name=word,
-        vectors={place: array.reshape(-1, specs[place].width) for place, array in vectors.items()},
+        vectors={spec.name: array.reshape(-1, spec.width) for spec, array in vectors.items()},
     )
 
 
-def _places(path: Path, tensors: dict[str, StoredTensor], specs: Sequence[TextEncoderSpec]) -> dict[str, int]:
+def _places(
+    path: Path, tensors: dict[str, StoredTensor], specs: Sequence[TextEncoderSpec]
+) -> dict[str, TextEncoderSpec]:
     """Which encoder each tensor is for, every shape checked."""
     if len(tensors) != 1 and not (tensors and _ENCODERS.keys() >= tensors.keys()):
         shown = ", ".join(f"{key} {list(tensor.shape)}" for key, tensor in list(tensors.items())[:4])
         expected = "clip_l and clip_g, or one tensor"
         raise _unfit(path, f"{len(tensors)} tensors: {shown}", expected, "a LoRA or a checkpoint goes elsewhere")
-    places = {}
+    places, known = {}, {spec.name for spec in specs}
     for key, tensor in tensors.items():
-        fitting = [_ENCODERS[key]] if key in _ENCODERS else range(len(specs))
-        found = next((place for place in fitting if _fits(tensor.shape, specs[place])), None)
+        name = _ENCODERS.get(key)
+        if name and name not in known and len(tensors) > 1:
+            continue  # for the text encoder that a refiner does not have
+        fitting = [spec for spec in specs if name in (None, spec.name)]
+        found = next((spec for spec in fitting if _fits(tensor.shape, spec)), None)
         if found is None:
             wanted = " or ".join(
-                f"[n, {specs[place].width}] for {specs[place].name}, n up to {specs[place].tokens - 2}"
-                for place in fitting
+                f"[n, {spec.width}] for {spec.name}, n up to {spec.tokens - 2}" for spec in fitting or specs
             )
             raise _unfit(path, f"{key} {list(tensor.shape)}", wanted, "take the embedding made for SDXL")
         places[key] = found

@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from sdxl_trt.errors import UnknownName
 from sdxl_trt.runtime.samplers.base import Sampler, sigmas_spaced
-from sdxl_trt.runtime.samplers.entries import ENTRIES
+from sdxl_trt.runtime.samplers.general import GENERAL
+from sdxl_trt.runtime.samplers.special import SPECIAL
 
-SAMPLERS: Final[Mapping[str, Sampler]] = {sampler.name: sampler for sampler in ENTRIES}
+_ENTRIES: Final = (*GENERAL, *SPECIAL)
+
+SAMPLERS: Final[Mapping[str, Sampler]] = {sampler.name: sampler for sampler in _ENTRIES}
 """Every sampler, by name."""
 
 _ENDINGS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -38,7 +41,7 @@ def find_sampler(name: str) -> Sampler:
 
 def find_class(name: object) -> Sampler | None:
     """The sampler that a class of diffusers is, as the config has it."""
-    matches = (sampler for sampler in ENTRIES if sampler.scheduler.name == name and name)
+    matches = (sampler for sampler in _ENTRIES if sampler.scheduler.name == name and name)
     found = next(matches, None)
     return None if found is None else found.configured()
 
@@ -60,12 +63,12 @@ def _plain(name: str) -> str:
 
 def _names() -> dict[str, Sampler]:
     names: dict[str, Sampler] = {}
-    for sampler in ENTRIES:
+    for sampler in _ENTRIES:
         titles = (sampler.name, sampler.title, *sampler.aliases)
         names |= {_plain(title): sampler for title in titles}
         for ending, variant in variants(sampler).items():
             names |= {_plain(title + ending): variant for title in titles}
-    classes = {_plain(sampler.scheduler.name): find_class(sampler.scheduler.name) for sampler in ENTRIES}
+    classes = {_plain(sampler.scheduler.name): find_class(sampler.scheduler.name) for sampler in _ENTRIES}
     return names | {name: sampler for name, sampler in classes.items() if sampler is not None}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdxl_trt.errors import UsageError
+from sdxl_trt.errors import NoStepLeft, UsageError
 from sdxl_trt.runtime.levels import Mix
 from sdxl_trt.runtime.schedules import Schedule
 
@@ -46,7 +46,7 @@ class Part:
             order: evaluations per step.
 
         Raises:
-            UsageError: no step is left.
+            NoStepLeft: no step is left.
         """
         if self.start is not None:
             left = sum(timestep < self._cutoff(self.start, schedule) for timestep in timesteps)
@@ -66,15 +66,15 @@ class Part:
         """How many evaluations are done, of those at `timesteps`.
 
         Raises:
-            UsageError: none.
+            NoStepLeft: none.
         """
         if self.end is None or self.end == 1:
             return len(timesteps)
         cutoff = self._cutoff(self.end, schedule)
         count = sum(timestep >= cutoff for timestep in timesteps)
         if count == 0:
-            raise UsageError(
-                "denoising_end leaves no step to do",
+            raise NoStepLeft(
+                "denoising_end",
                 got=f"denoising_end={self.end:g}, and the first timestep is {timesteps[0]:g}",
                 expected=f"a part that reaches below it: timesteps from {cutoff} up are done",
                 fix="a larger denoising_end, or more steps",
@@ -97,10 +97,10 @@ class Part:
         trained: int = schedule.settings["num_train_timesteps"]
         return round(trained - part * trained)
 
-    def _empty(self, schedule: Schedule) -> UsageError:
+    def _empty(self, schedule: Schedule) -> NoStepLeft:
         name, value = ("strength", self.strength) if self.start is None else ("denoising_start", self.start)
-        return UsageError(
-            f"{name} leaves no step to do",
+        return NoStepLeft(
+            name,
             got=f"{name}={value:g} of {schedule.steps} steps",
             expected="at least one step",
             fix=f"more steps, or strength={1 / schedule.steps:.2g} at least" if self.start is None else "more steps",

@@ -1,4 +1,7 @@
-"""Samplers of two evaluations per step, but one in the last: Heun, DPM2, DPM++ 2S and DPM++ SDE."""
+"""Samplers of two evaluations per step, but one in the last: Heun, DPM2, DPM++ 2S and DPM++ SDE.
+
+Like diffusers, DPM2 and DPM++ SDE inpaint the sample in the middle of a step with the image at the level of its end.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,8 @@ def dpm2(schedule: Schedule, tape: Tape) -> Form:
         if sigma_next == 0:
             return x0
         middle = math.sqrt(sigma * sigma_next)
-        between, x, x0 = tape.evaluate(x + (middle - sigma) * d, x, at=schedule.level_of_sigma(middle))
+        at, blend = schedule.level_of_sigma(middle), schedule.level(i + 1)
+        between, x, x0 = tape.evaluate(x + (middle - sigma) * d, x, at=at, blend=blend)
         x = x + (sigma_next - sigma) * (between - x0) / middle
     return x
 
@@ -112,7 +116,8 @@ def dpmpp_sde(schedule: Schedule, tape: Tape) -> Form:
         down, up = ancestral_step(sigma, middle)
         start, half, end = _times(sigma, sigma_next)
         between = _towards(x0, x, down / sigma) + up * tape.brownian(start, half, path)
-        _, x, x0 = tape.evaluate(between, x, at=schedule.level_of_sigma(middle))
+        at, blend = schedule.level_of_sigma(middle), schedule.level(i + 1)
+        _, x, x0 = tape.evaluate(between, x, at=at, blend=blend)
         down, up = ancestral_step(sigma, sigma_next)
         x = _towards(x0, x, down / sigma) + up * tape.brownian(start, end, path)
     return x

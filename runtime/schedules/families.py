@@ -31,7 +31,7 @@ def sigma_schedule(settings: Settings, steps: int, *, rounded: bool = False) -> 
 
     Raises:
         SchedulerError: the betas give no usable levels.
-        UsageError: `steps` out of range.
+        UsageError: `steps` out of range, or one step that would end where it begins.
     """
     steps = checked_steps(steps, settings["num_train_timesteps"], _AS_TRAINED)
     alpha_bars = finite(train_alpha_bars(settings), settings)
@@ -93,6 +93,8 @@ def solver_schedule(settings: Settings, steps: int, *, own_end: bool = False) ->
         timesteps = timesteps.round() if rounds else np.trunc(timesteps)
     smallest = sigmas[-1] if own_end and kind is not None else trained[0]
     last = smallest if settings["final_sigmas_type"] == "sigma_min" else 0.0
+    if last == sigmas[0]:
+        raise _stands_still(kind)
     return Schedule(
         timesteps=timesteps,
         sigmas=_float32(np.append(sigmas, last)),
@@ -101,6 +103,15 @@ def solver_schedule(settings: Settings, steps: int, *, own_end: bool = False) ->
         settings=settings,
         alpha_bars=alpha_bars.astype(np.float64),
         preserving=True,
+    )
+
+
+def _stands_still(kind: str | None) -> UsageError:
+    return UsageError(
+        f"this sampler cannot do one step with {kind}",
+        got="1 step, of which diffusers makes a picture of noise alone",
+        expected="at least 2: it ends at the last σ of its steps, which is the first one's",
+        fix="--steps 2, or another sampler",
     )
 
 

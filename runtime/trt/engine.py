@@ -32,6 +32,7 @@ class TrtEngine:
     Args:
         store: the bundle's files.
         target: what the plan was built for.
+        entry: what the manifest says of it.
         name: of the graph.
         device: where it runs.
         arena: whose memory it works in; no two engines of an arena run at the same time.
@@ -43,8 +44,10 @@ class TrtEngine:
         OutOfMemory: the weights do not fit on the GPU.
     """
 
-    def __init__(self, store: BlobStore, target: Target, name: str, device: CudaDevice, arena: ArenaName) -> None:
-        library, entry = LIBRARIES[target.flavour], target.engines[name]
+    def __init__(
+        self, store: BlobStore, target: Target, entry: EngineEntry, name: str, device: CudaDevice, arena: ArenaName
+    ) -> None:
+        library = LIBRARIES[target.flavour]
         self.name, self.device, self.arena = name, device, arena
         self.inputs = {tensor.name: tensor for tensor in entry.inputs}
         self.outputs = {tensor.name: tensor for tensor in entry.outputs}

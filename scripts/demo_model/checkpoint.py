@@ -6,6 +6,7 @@ The architecture is written down once, in the JSON files of the committed checkp
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,12 @@ def save(folder: Path, parts: dict[str, nn.Module], configs: dict[str, dict[str,
     shutil.copy(DEMO_CHECKPOINT / "LICENSE", new)
     shutil.rmtree(folder, ignore_errors=True)
     new.replace(folder)
+
+
+def share(folder: Path, other: Path) -> None:
+    """Replace files of a checkpoint that another one beside it has too, byte for byte, by relative links to those."""
+    for file in sorted(folder.rglob("*")):
+        same = other / file.relative_to(folder)
+        if file.is_file() and same.is_file() and file.read_bytes() == same.read_bytes():
+            file.unlink()
+            file.symlink_to(Path(os.path.relpath(same, file.parent)))

@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from scripts.demo_model.checkpoint import save
+from scripts.demo_model.checkpoint import save, share
 from scripts.demo_model.latents import Latents
 from scripts.demo_model.refiner import RefinerStage, refiner_config
 from scripts.demo_model.student import SCHEDULER, Solutions, StudentStage
 from scripts.demo_model.training import Run, train
 from scripts.demo_model.unet import UnetStage
 from scripts.demo_model.vae import VaeStage
+from sdxl_trt.paths import DEMO_CHECKPOINT
 
-STEPS = {"vae": 4500, "unet": 12000, "student": 4000, "refiner": 1500}
+STEPS = {"vae": 4500, "unet": 15000, "student": 3000, "refiner": 1000}
 """Steps of each stage, in their order."""
+BASE = DEMO_CHECKPOINT.name
 REFINER_INDEX = {
     "_class_name": "StableDiffusionXLImg2ImgPipeline",
     "force_zeros_for_empty_prompt": False,
@@ -36,15 +38,18 @@ def work(run: Run, steps: dict[str, int], address: str) -> None:
     latents = Latents(run.folder / "latents", vae, run)
     scaled = {"vae": {"scaling_factor": latents.scaling_factor}}
     base = train(UnetStage(run, steps["unet"], latents), run)
-    _result(run, "sdxl-shapes", {"vae": vae, **base}, scaled)
+    _result(run, BASE, {"vae": vae, **base}, scaled)
     solutions = Solutions(run.folder / "solutions", base, run)
     student = train(StudentStage(run, steps["student"], solutions, base), run)
-    _result(run, "sdxl-shapes-turbo", {"vae": vae, **base, **student}, scaled | {"scheduler": SCHEDULER})
+    _result(run, BASE + "-turbo", {"vae": vae, **base, **student}, scaled | {"scheduler": SCHEDULER})
     refiner = train(RefinerStage(run, steps["refiner"], latents, base), run)
     parts = {"vae": vae, "text_encoder_2": base["text_encoder_2"], **refiner}
-    _result(run, "sdxl-shapes-refiner", parts, scaled | {"unet": refiner_config(), "": REFINER_INDEX})
+    _result(run, BASE + "-refiner", parts, scaled | {"unet": refiner_config(), "": REFINER_INDEX})
 
 
 def _result(run: Run, name: str, parts: dict[str, nn.Module], configs: dict[str, dict[str, Any]]) -> None:
     if run.rank == 0:
-        save(run.folder / "result" / name, parts, configs)
+        result = run.folder / "result"
+        save(result / name, parts, configs)
+        if name != BASE:
+            share(result / name, result / BASE)

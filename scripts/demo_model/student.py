@@ -18,12 +18,12 @@ from scripts.demo_model.checkpoint import config, token_ids
 from scripts.demo_model.latents import FIRST_SHARDS, bucket, kept
 from scripts.demo_model.pictures import plain
 from scripts.demo_model.training import Dice, Run, Stage
-from scripts.demo_model.unet import BATCH, TIMESTEPS, cumulative_alphas, encode_text, mix, predict
+from scripts.demo_model.unet import BATCH, TIMESTEPS, cumulative_alphas, encode_text, mix, predict, seen_tokens
 from scripts.demo_model.vae import draw_scene
 
 CHUNK = 32
-MOST_SHARDS = 6 * FIRST_SHARDS
-STEPS_PER_SHARD = 60
+MOST_SHARDS = 4 * FIRST_SHARDS
+STEPS_PER_SHARD = 75
 TEACHER_STEPS = 12
 GUIDANCE = 5.0
 LATER = (749, 666, 499, 332, 249)
@@ -102,8 +102,9 @@ class StudentStage(Stage):
         batch = self._solutions.batch(
             self._count, dice, shards=min(MOST_SHARDS, FIRST_SHARDS + step // STEPS_PER_SHARD)
         )
+        tokens = seen_tokens(batch["tokens"].transpose(0, 1), step / self.steps)
         with torch.no_grad():
-            text = encode_text(self._base, batch["tokens"].transpose(0, 1), ("text_encoder", "text_encoder_2"))
+            text = encode_text(self._base, tokens, ("text_encoder", "text_encoder_2"))
         noise, last = batch["noise"], TIMESTEPS - 1
         noisy = mix(torch.zeros_like(noise), noise, self._alphas[[last]])
         if bool(dice.chance(0.5, 1)):

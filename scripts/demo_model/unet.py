@@ -67,7 +67,7 @@ class UnetStage(Stage):
         shards = min(MOST_SHARDS, FIRST_SHARDS + step // STEPS_PER_SHARD)
         batch = self._latents.batch(self._count, dice, shards=shards)
         keep = (~dice.chance(DROPPED, self._count)).to(batch.latents.device)
-        tokens = batch.tokens if step >= ALL_TOKENS * self.steps else batch.tokens[..., :FEW_TOKENS]
+        tokens = seen_tokens(batch.tokens, step / self.steps)
         hidden, pooled = encode_text(self.models, tokens, ("text_encoder", "text_encoder_2"))
         text = hidden * keep[:, None, None], pooled * keep[:, None]
         timesteps = dice.timesteps(self._weights, self._count)
@@ -75,6 +75,11 @@ class UnetStage(Stage):
         noisy = mix(batch.latents, noise, self._alphas[timesteps])
         predicted = predict(self.models["unet"], noisy, timesteps.to(noisy.device), text, batch.time_ids)
         return (predicted - noise).square().mean()
+
+
+def seen_tokens(tokens: Tensor, done: float) -> Tensor:
+    """Ids [2, N, 77] without their padding, until most of the steps are done (0 to 1)."""
+    return tokens if done >= ALL_TOKENS else tokens[..., :FEW_TOKENS]
 
 
 def mix(latents: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:

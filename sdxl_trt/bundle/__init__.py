@@ -14,10 +14,12 @@ from sdxl_trt.bundle.manifest import (
     Blob,
     EngineEntry,
     Manifest,
+    Refiner,
     Target,
     read_manifest,
     write_manifest,
 )
+from sdxl_trt.bundle.refiner import conflict
 
 __all__ = [
     "MANIFEST_NAME",
@@ -27,8 +29,10 @@ __all__ = [
     "EngineEntry",
     "Host",
     "Manifest",
+    "Refiner",
     "Target",
     "choose_target",
+    "conflict",
     "read_manifest",
     "write_manifest",
 ]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdxl_trt.bundle.refiner import conflict
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError
 from sdxl_trt.files import write_json
 from sdxl_trt.spec import SPEC_VERSION, ModelSpec, Profile, TensorSpec
 
 MANIFEST_NAME = "bundle.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_SCHEMAS = (1, SCHEMA_VERSION)
+"""Schema 1 is schema 2 without refiners."""
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -72,10 +75,26 @@ class Target:
     """Ran and agreed with the reference on the hardware it is for; else it does so at its first start there."""
     engines: dict[str, EngineEntry]
     """By graph name."""
+    refiner: dict[str, EngineEntry] = field(default_factory=dict)
+    """The refiner's, by graph name: its own, and those that it shares with the model; empty: no refiner here."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name[:80]!r} is not a target's name")
+
+    def all_engines(self) -> tuple[tuple[str, EngineEntry], ...]:
+        """What they are, in words, and the engines; one that two models share twice."""
+        refiner = {f"refiner's {name}": entry for name, entry in self.refiner.items()}
+        return (*self.engines.items(), *refiner.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refiner:
+    """A second model, which goes on where the first one's steps end. Its engines are in the targets."""
+
+    model: ModelSpec
+    files: dict[str, Blob]
+    """As the manifest's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +112,22 @@ class Manifest:
     """tokenizer.json per text encoder ('<encoder>/tokenizer.json'), its token embedding table
     ('<encoder>/token_embedding.npy'), and the model's licence texts ('licence/<name>')."""
     targets: tuple[Target, ...]
+    refiner: Refiner | None = None
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]
         if len(set(names)) != len(names):
             raise ValueError("two targets have the same name")
+        if self.refiner is None and any(target.refiner for target in self.targets):
+            raise ValueError("engines of a refiner that is not there")
+        if self.refiner and (error := conflict(self.model, self.refiner.model)):
+            raise ValueError(error.what)
 
     def blobs(self) -> dict[str, Blob]:
         """Every file that is named, by hash."""
-        named = [*self.files.values()]
+        named = [*self.files.values(), *(self.refiner.files.values() if self.refiner else ())]
         for target in self.targets:
-            for engine in target.engines.values():
+            for _, engine in target.all_engines():
                 named += [engine.file, *engine.weights]
         return {blob.sha256: blob for blob in named}
 
@@ -142,12 +166,12 @@ def _check_versions(value: object, path: Path) -> None:
     """Say 'another version' rather than list the fields by which it differs."""
     if not isinstance(value, dict):
         return
-    for field, known in (("schema", SCHEMA_VERSION), ("spec", SPEC_VERSION)):
-        if value.get(field) != known:
+    for name, known in (("schema", READABLE_SCHEMAS), ("spec", (SPEC_VERSION,))):
+        if value.get(name) not in known:
             raise BundleError(
-                f"{path} is of an unknown {field} version",
-                got=json.dumps(value.get(field)),
-                expected=str(known),
+                f"{path} is of an unknown {name} version",
+                got=json.dumps(value.get(name)),
+                expected=" or ".join(map(str, known)),
                 fix="use the sdxl-trt version that wrote it"
                 + (f" ({value['tool']})" if isinstance(value.get("tool"), str) else "")
                 + ", or build it again with this one",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +77,18 @@ def _export(
 ) -> tuple[Path, ExportIndex]:
     """The folder of an export, by default the one that is kept between builds, and what is in it."""
     check_memory("an export", EXPORT_MEMORY)
-    try:
+    with _needing_torch():
         from sdxl_trt.export.run import export_model
+    path = model_path(model, progress)
+    folder = output or export_folder(path, vae)
+    return folder, export_model(path, folder, vae=vae, precisions=precisions, bare_unet=bare_unet, progress=progress)
+
+
+@contextlib.contextmanager
+def _needing_torch() -> Iterator[None]:
+    """Say what is missing where the exporting room cannot be imported."""
+    try:
+        yield
     except ImportError as error:
         raise FlavourUnavailable(
             "this installation cannot export models",
@@ -85,9 +96,21 @@ def _export(
             expected="torch, diffusers and transformers, which exporting alone needs",
             fix="pip install 'sdxl-trt[export]'",
         ) from error
-    path = model_path(model, progress)
-    folder = output or export_folder(path, vae)
-    return folder, export_model(path, folder, vae=vae, precisions=precisions, bare_unet=bare_unet, progress=progress)
+
+
+def _check_pair(model: str, refiner: str, vae: Path | None, progress: Progress) -> None:
+    """Refuse a refiner that does not go with a model, before the minutes that exports take.
+
+    Raises:
+        UsageError: it is none, or has other latents; or the model is a refiner.
+    """
+    from sdxl_trt.bundle import conflict
+
+    with _needing_torch():
+        from sdxl_trt.export.checkpoint import open_checkpoint
+    base, second = (open_checkpoint(model_path(each, progress), vae, progress).model for each in (model, refiner))
+    if error := conflict(base, second):
+        raise error
 
 
 @click.command("build")
@@ -105,6 +128,7 @@ def _export(
     show_default=True,
     help="Longest prompt, in chunks of 75 tokens.",
 )
+@click.option("--refiner", metavar="MODEL", help="A refiner for the same bundle; what both have alike is stored once.")
 @VAE
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle folder.  [default: the data folder]")
 @json_option
@@ -116,14 +140,17 @@ def build_command(
     sizes: str | None,
     batch: int,
     chunks: int,
+    refiner: str | None,
     vae: Path | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Compile engines of MODEL for one or more GPUs into a bundle.
 
-    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or 'demo'. What is already
-    built is kept; a build that was stopped goes on where it was. Give the same -o to add targets to a bundle.
+    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or 'demo'.
+
+    What is already built is kept; a build that was stopped goes on where it was. Give the same -o to add targets to a
+    bundle.
     """
     from sdxl_trt.engines.build import build
     from sdxl_trt.engines.flavours import check_buildable
@@ -137,11 +164,14 @@ def build_command(
         check_buildable(request.flavour, request.sms)
     started = time.monotonic()
     with shown_progress() as progress:
-        precisions = dict.fromkeys(request.flavour.precision for request in requests)
-        export, index = _export(model, None, list(precisions), progress, vae=vae)
+        precisions = list(dict.fromkeys(request.flavour.precision for request in requests))
+        if refiner:
+            _check_pair(model, refiner, vae, progress)
+        export, index = _export(model, None, precisions, progress, vae=vae)
+        second = _export(refiner, None, precisions, progress, vae=vae)[0] if refiner else None
         profile = make_profile(index.model.native_size, size, sizes, batch, chunks)
         bundle = output or bundles_folder() / f"{index.model.name}-{index.model.content[:8]}"
-        manifest = build(export, bundle, requests, profile=profile, progress=progress)
+        manifest = build(export, bundle, requests, profile=profile, refiner=second, progress=progress)
     _report(bundle, manifest, time.monotonic() - started, as_json)
 
 
@@ -171,7 +201,8 @@ def _report(bundle: Path, manifest: Manifest, seconds: float, as_json: bool) -> 
         {
             "name": target.name,
             "accepted": target.accepted,
-            "bytes": sum(engine.file.bytes for engine in target.engines.values()),
+            "bytes": sum({engine.file.sha256: engine.file.bytes for _, engine in target.all_engines()}.values()),
+            "refiner": bool(target.refiner),
         }
         for target in manifest.targets
     ]
@@ -180,5 +211,6 @@ def _report(bundle: Path, manifest: Manifest, seconds: float, as_json: bool) -> 
         return
     for target in targets:
         state = "accepted here" if target["accepted"] else "built, not yet run on its GPU"
-        click.echo(f"{target['name']}  {target['bytes']:,} bytes of engines, {state}")
+        refined = ", with a refiner" if target["refiner"] else ""
+        click.echo(f"{target['name']}  {target['bytes']:,} bytes of engines{refined}, {state}")
     click.echo(str(bundle))

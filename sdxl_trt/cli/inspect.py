@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from sdxl_trt.bundle import Blob, BlobStore, Target, read_manifest
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.errors import UsageError
+from sdxl_trt.spec import ModelSpec
 
 
 @click.command("inspect")
@@ -41,8 +44,6 @@ def _inspect_picture(path: Path, as_json: bool) -> None:
 
 
 def _inspect_bundle(path: Path, verify: bool, as_json: bool) -> None:
-    from sdxl_trt.bundle import BlobStore, read_manifest
-
     manifest = read_manifest(path)
     store, blobs = BlobStore(path), manifest.blobs()
     if verify:
@@ -51,22 +52,31 @@ def _inspect_bundle(path: Path, verify: bool, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(manifest))
         return
-    model = manifest.model
-    click.echo(f"{model.name}  SDXL {model.kind}, content {model.content[:16]}, built by sdxl-trt {manifest.tool}")
-    licences = [name for name in manifest.files if name.startswith("licence/")]
-    click.echo(f"licence: {', '.join(licences) or 'the checkpoint came without one'}")
+    _show_model(manifest.model, manifest.files, f", built by sdxl-trt {manifest.tool}")
+    if manifest.refiner:
+        _show_model(manifest.refiner.model, manifest.refiner.files, "")
     for target in manifest.targets:
-        profile = target.profile
-        low, high = (f"{getattr(profile.width, e) * 8}x{getattr(profile.height, e) * 8}" for e in ("min", "max"))
-        click.echo(
-            f"\n{target.name}: {target.flavour} {target.flavour_version}, {target.processor}, {target.precision}"
-        )
-        click.echo(f"  sizes {low} to {high}, up to {profile.slots.max} pictures at once")
-        click.echo(f"  {'accepted: ran and agreed with its reference' if target.accepted else 'built: never run yet'}")
-        for name, engine in target.engines.items():
-            weights = sum(blob.bytes for blob in engine.weights)
-            more = f" + weights {weights:,}" if weights else ""
-            click.echo(f"  {name:15} {engine.file.bytes:>12,} bytes{more}  key {engine.key[:12]}")
+        _show_target(target)
     total = sum(blob.bytes for blob in blobs.values())
     checked = ", every hash right" if verify else ""
     click.echo(f"\n{len(blobs)} files, {total:,} bytes in all{checked}")
+
+
+def _show_model(model: ModelSpec, files: Mapping[str, Blob], more: str) -> None:
+    click.echo(f"{model.name}  SDXL {model.kind}, content {model.content[:16]}{more}")
+    licences = [name for name in files if name.startswith("licence/")]
+    click.echo(f"licence: {', '.join(licences) or 'the checkpoint came without one'}")
+
+
+def _show_target(target: Target) -> None:
+    profile = target.profile
+    low, high = (f"{getattr(profile.width, e) * 8}x{getattr(profile.height, e) * 8}" for e in ("min", "max"))
+    click.echo(f"\n{target.name}: {target.flavour} {target.flavour_version}, {target.processor}, {target.precision}")
+    click.echo(f"  sizes {low} to {high}, up to {profile.slots.max} pictures at once")
+    click.echo(f"  {'accepted: ran and agreed with its reference' if target.accepted else 'built: never run yet'}")
+    models = {entry.file for entry in target.engines.values()}
+    for name, engine in target.all_engines():
+        weights = sum(blob.bytes for blob in engine.weights)
+        more = f" + weights {weights:,}" if weights else ""
+        shared = ", the model's own" if name not in target.engines and engine.file in models else ""
+        click.echo(f"  {name:24} {engine.file.bytes:>12,} bytes{more}  key {engine.key[:12]}{shared}")

@@ -13,8 +13,10 @@ import click
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.models import newest_first
 from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options
+from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
+from sdxl_trt.cli.refining import asks_for_refiner, refiner_options, refiner_shown
 from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.errors import NoTargetForHost, OutputError, UsageError
 from sdxl_trt.files import atomic_write, check_writable
@@ -75,12 +77,19 @@ SIZE, CORNER = SizeType(), CornerType()
 @click.option("-n", "--images", type=click.IntRange(1, 1000), help="Pictures, of one seed upwards or of random seeds.")
 @sampler_options
 @image_options
+@refiner_options
 @click.option("--original-size", type=SIZE, help="Size conditioning.  [default: the size]")
 @click.option("--target-size", type=SIZE, help="Size conditioning.  [default: the size]")
 @click.option("--crop-top-left", type=CORNER, default="0,0", help="Crop conditioning.")
 @click.option("--negative-original-size", type=SIZE, help="Of the negative prompt; needs the next one too.")
 @click.option("--negative-target-size", type=SIZE, help="Of the negative prompt; needs the one before too.")
 @click.option("--negative-crop-top-left", type=CORNER, default="0,0", help="Of the negative prompt.")
+@click.option(
+    "--preview-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Every N steps, write what the picture looks like so far to NAME-preview.png; it goes when the picture comes.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]")
 @json_option
 def run_command(
@@ -90,6 +99,7 @@ def run_command(
     seed: tuple[int, ...],
     images: int | None,
     embedding: tuple[Word, ...],
+    preview_every: int | None,
     threads: int | None,
     as_json: bool,
     **settings: Any,
@@ -101,13 +111,15 @@ def run_command(
     target = _free_name() if output is None else output
     _check_target(target)
     request = Request(prompt=prompt, seed=_seeds(seed, images), **take_sampler_options(settings))
-    pipeline, folder = _load(bundle, threads)
+    pipeline, folder = _load(bundle, threads, refiner=asks_for_refiner(settings))
     words = load_words(pipeline, embedding)
     loaded = time.monotonic()
-    with shown_progress(quiet=True) as progress:
-        result = pipeline.run(request, progress=progress)
-    more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
-    files = _write(result, pipeline, target, more)
+    with shown_previews(target, preview_every) as callback:
+        with shown_progress(quiet=True) as progress:
+            result = pipeline.run(request, progress=progress, callback=callback)
+        more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
+        more |= refiner_shown(result.refiner, pipeline)
+        files = _write(result, pipeline, target, more)
     report = {
         "bundle": str(folder),
         "target": pipeline.target.name,
@@ -123,16 +135,16 @@ def run_command(
         click.echo(f"{file}  seed {own_seed}")
 
 
-def _load(bundle: Path | None, threads: int | None) -> tuple[Pipeline, Path]:
+def _load(bundle: Path | None, threads: int | None, *, refiner: bool) -> tuple[Pipeline, Path]:
     """The pipeline of a bundle: the one given, else the newest that fits, else the demo model's."""
     from sdxl_trt.runtime import Pipeline
 
     if bundle is not None:
-        return Pipeline.load(str(bundle), threads=threads), bundle
+        return Pipeline.load(str(bundle), threads=threads, refiner=refiner), bundle
     refused = []
     for folder in newest_first():
         try:
-            return Pipeline.load(folder, threads=threads), folder
+            return Pipeline.load(folder, threads=threads, refiner=refiner), folder
         except NoTargetForHost as error:
             refused.append(error)
     if refused:

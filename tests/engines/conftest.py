@@ -19,12 +19,12 @@ from sdxl_trt.exported import ExportedGraph, ExportIndex, WeightsFile, write_ind
 from sdxl_trt.files import sha256_of
 from sdxl_trt.spec import GraphSpec, ModelSpec, Profile, TextEncoderSpec, UNetSpec, VaeSpec, graph_spec, model_graphs
 
-WIDTH, TOKENS, POOLED, TEXT = 16, 8, 16, 32
+WIDTH, TOKENS, POOLED = 16, 8, 16
 
 WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
     "text_encoder": {"layer": (WIDTH, WIDTH), "projection": (WIDTH, POOLED)},
     "text_encoder_2": {"layer": (WIDTH, WIDTH), "projection": (WIDTH, POOLED)},
-    "unet": {"conv": (4, 4, 3, 3), "text_in": (TEXT, 4), "pooled_in": (POOLED, 4), "ids_in": (6, 4)},
+    "unet": {"conv": (4, 4, 3, 3), "pooled_in": (POOLED, 4), "text_in": (2 * WIDTH, 4), "ids_in": (6, 4)},
     "vae": {"decode": (3, 4, 3, 3), "encode": (8, 3, 8, 8)},
 }
 
@@ -80,6 +80,8 @@ VAE_DECODER = """
 """
 VAE_ENCODER = "moments = Conv <strides = [8, 8]> (image, encode)"
 
+REFINER_UNET: dict[str, tuple[int, ...]] = {**WEIGHTS["unet"], "text_in": (WIDTH, 4), "ids_in": (5, 4)}
+
 BODIES = {
     "text_encoder": TEXT_ENCODER,
     "text_encoder_2": TEXT_ENCODER,
@@ -90,7 +92,7 @@ BODIES = {
 COMPONENTS = {"step": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
 
 
-def small_model(content: str = "0" * 64) -> ModelSpec:
+def small_model(content: str = "0" * 64, *, refiner: bool = False) -> ModelSpec:
     encoders = tuple(
         TextEncoderSpec(
             name=name,
@@ -104,14 +106,21 @@ def small_model(content: str = "0" * 64) -> ModelSpec:
             pad=8,
             pool_at="eos",
         )
-        for name in ("text_encoder", "text_encoder_2")
+        for name in ("text_encoder", "text_encoder_2")[refiner:]
     )
     return ModelSpec(
-        name="small",
+        name="small-refiner" if refiner else "small",
         content=content,
-        kind="base",
+        kind="refiner" if refiner else "base",
         text_encoders=encoders,
-        unet=UNetSpec(channels=4, text=TEXT, pooled=POOLED, time_ids=6, guidance_embedding=0, sample_size=8),
+        unet=UNetSpec(
+            channels=4,
+            text=WIDTH * len(encoders),
+            pooled=POOLED,
+            time_ids=6 - refiner,
+            guidance_embedding=0,
+            sample_size=8,
+        ),
         vae=VaeSpec(scaling_factor=0.5, force_upcast=True),
         zero_negative=True,
         scheduler={"_class_name": "EulerDiscreteScheduler"},
@@ -145,21 +154,23 @@ def offsets(path: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def make_graph(spec: GraphSpec, precision: str, checkpoint: Path, body: str) -> onnx.ModelProto:
+def make_graph(
+    spec: GraphSpec, precision: str, path: Path, body: str, shapes: dict[str, tuple[int, ...]]
+) -> onnx.ModelProto:
     component = COMPONENTS.get(spec.name, spec.name)
-    location = f"{component}/model.safetensors"
+    location = f"{component}/{path.name}"
     network = "float32" if component == "vae" else precision
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(network))
     lines = [line for line in body.replace("DTYPE", str(dtype)).splitlines() if line.strip()]
     nodes = [parser.parse_node(line) for line in lines]
     used = {name for node in nodes for name in node.input}
     initializers = []
-    for name, (offset, length) in offsets(checkpoint / location).items():
+    for name, (offset, length) in offsets(path).items():
         if name in used:
             stored = name if network == "float16" else f"{name}.stored"
             if stored != name:
                 nodes.insert(0, helper.make_node("Cast", [stored], [name], to=dtype))
-            initializers.append(external(stored, WEIGHTS[component][name], location, offset, length))
+            initializers.append(external(stored, shapes[name], location, offset, length))
     graph = helper.make_graph(nodes, spec.name, value_infos(spec.inputs), value_infos(spec.outputs), initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
 
@@ -174,31 +185,39 @@ def write_export(
     seed: int = 0,
     bodies: dict[str, str] | None = None,
     precisions: tuple[str, ...] = ("float16", "float32"),
+    refiner: bool = False,
+    file: str = "model.safetensors",
 ) -> Path:
-    """Write an export and the checkpoint it refers to; returns the export's folder."""
-    rng = np.random.default_rng(seed)
+    """Write an export and the checkpoint it refers to; returns the export's folder.
+
+    A refiner shares the second text encoder and the VAE with the model of its seed.
+    """
     checkpoint, export = folder / "checkpoint", folder / "export"
     weights = {}
-    for component, shapes in WEIGHTS.items():
-        path = checkpoint / component / "model.safetensors"
+    all_shapes = {**WEIGHTS, "unet": REFINER_UNET} if refiner else WEIGHTS
+    for number, (component, shapes) in enumerate(all_shapes.items()):
+        rng = np.random.default_rng((seed, number))
+        path = checkpoint / component / file
         path.parent.mkdir(parents=True)
         save_file({k: (rng.standard_normal(v) / 4).astype(np.float16) for k, v in shapes.items()}, path)
-        weights[f"{component}/model.safetensors"] = WeightsFile(path=str(path), content=blob(path))
-    model = small_model(content=f"{seed:064x}")
+        weights[f"{component}/{file}"] = WeightsFile(path=str(path), content=blob(path))
+    model = small_model(content=f"{2 * seed + refiner:064x}", refiner=refiner)
     graphs: dict[str, dict[str, ExportedGraph]] = {}
     for precision in precisions:
         (export / precision).mkdir(parents=True)
         for name in model_graphs(model):
-            file = f"{precision}/{name}.onnx"
+            graph_file, component = f"{precision}/{name}.onnx", COMPONENTS.get(name, name)
             body = (bodies or {}).get(name, BODIES[name])
-            graph = make_graph(graph_spec(name, model, precision), precision, checkpoint, body)
-            onnx.save_model(graph, export / file)
-            location = f"{COMPONENTS.get(name, name)}/model.safetensors"
+            path, spec = checkpoint / component / file, graph_spec(name, model, precision)
+            onnx.save_model(make_graph(spec, precision, path, body, all_shapes[component]), export / graph_file)
             graphs.setdefault(precision, {})[name] = ExportedGraph(
-                file=file, content=blob(export / file), weights=(location,)
+                file=graph_file, content=blob(export / graph_file), weights=(f"{component}/{file}",)
             )
     files = {}
-    for name in ("text_encoder/tokenizer.json", "text_encoder/token_embedding.npy", "licence/LICENSE.md"):
+    parts = [
+        f"{each.name}/{file}" for each in model.text_encoders for file in ("tokenizer.json", "token_embedding.npy")
+    ]
+    for name in (*parts, "licence/LICENSE.md"):
         (export / name).parent.mkdir(exist_ok=True)
         (export / name).write_bytes(f"{name} {seed}".encode())
         files[name] = blob(export / name)

@@ -98,10 +98,10 @@ def test_only_what_several_nodes_read_is_turned_at_run_time(written: Any) -> Non
     model, _ = written
     assert [node.op_type for node in model.graph.node].count("Cast") == 0
     (turned,) = [node for node in model.graph.node if node.op_type == "Transpose"]
-    assert list(turned.input) == ["shared_wide"]
+    assert list(turned.input) == ["shared"]
     kinds = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in model.graph.initializer}
-    assert kinds["turned_back"] == (TensorProto.FLOAT, [4, 3])
-    assert kinds["shared_wide"] == (TensorProto.FLOAT, [4, 4])
+    assert kinds["turned"] == (TensorProto.FLOAT, [4, 3])
+    assert kinds["shared"] == (TensorProto.FLOAT, [4, 4])
     onnx.checker.check_model(str(written[1] / "graph.onnx"), full_check=True)
 
 

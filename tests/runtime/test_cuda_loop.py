@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy_step import HEIGHT, TOKENS, WIDTH, NumpyBinding, NumpyStep, make_request, straight
+from numpy_step import TOKENS, NumpyBinding, NumpyStep
 from recording_driver import RecordingDriver
+from step_requests import HEIGHT, WIDTH, make_request, straight
 
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.cuda.device import UPLOAD_BLOCKS

@@ -5,13 +5,15 @@ The real step graph runs in the same loop in test_pipeline.py.
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from numpy_step import HEIGHT, TOKENS, WIDTH, NumpyStep, make_request, straight
+from numpy_step import TOKENS, NumpyStep
+from step_requests import HEIGHT, WIDTH, make_request, straight
 
 from sdxl_trt.runtime.device import Buffer, HostBuffer, HostDevice, Stream
 from sdxl_trt.runtime.loop import Loop, row_bucket
@@ -75,6 +77,25 @@ def test_a_call_has_exactly_the_rows_it_needs(engine: NumpyStep) -> None:
     loop.step()
     assert engine.rows == [[0, 0, 1], [0, 0, 1, 2, 2], [1, 2, 2]]
     assert engine.bound == [3, 5]  # a shape is bound once
+
+
+def test_a_slot_whose_guidance_ends_drops_to_one_row(engine: NumpyStep) -> None:
+    """One evaluation after the other, by its own guidance: 1 and less has a row of the prompt's alone."""
+    loop = make_loop(engine, 2)
+    request = dataclasses.replace(make_request(1, 4), guidance=np.array([3, 1, 2, 0.5], np.float32))
+    loop.join(make_request(2, 4))
+    slot = loop.join(request)
+    for _ in range(4):
+        loop.step()
+    assert engine.rows == [[0, 0, 1, 1], [0, 0, 1], [0, 0, 1, 1], [0, 0, 1]]
+    engine.rows.clear()
+    alone = make_loop(engine, 1)
+    again = dataclasses.replace(make_request(1, 4), guidance=request.guidance)
+    alone.join(again)
+    for _ in range(4):
+        alone.step()
+    np.testing.assert_array_equal(loop.latents(slot), alone.latents(0))
+    assert engine.rows == [[0, 0], [0], [0, 0], [0]]
 
 
 def test_where_shapes_are_recorded_rows_fill_up_to_a_power_of_two(engine: NumpyStep) -> None:

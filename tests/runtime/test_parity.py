@@ -17,7 +17,8 @@ from closeness import relative_error
 from models import Models
 from numpy.typing import NDArray
 
-from sdxl_trt.runtime import Pipeline, pipeline
+from sdxl_trt.runtime import Pipeline, expert
+from sdxl_trt.runtime.images.preview import to_pixels
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.spec import Column
 
@@ -152,7 +153,7 @@ def test_one_percent_in_one_coefficient_is_noticed(
     ours: Pipeline, theirs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the bound above is worth: ε weighs 1 % more in one step out of five."""
-    exact = pipeline.make_table
+    exact = expert.make_table
 
     def perturbed(*arguments: Any, **options: Any) -> Table:
         table = exact(*arguments, **options)
@@ -162,7 +163,7 @@ def test_one_percent_in_one_coefficient_is_noticed(
 
     case = Case()
     wanted = their_latents(theirs, case)
-    monkeypatch.setattr(pipeline, "make_table", perturbed)
+    monkeypatch.setattr(expert, "make_table", perturbed)
     error = relative_error(our_latents(ours, case), wanted, REQUIRED, "one coefficient 1 % off, which must fail")
     assert error > REQUIRED
 
@@ -225,4 +226,4 @@ def test_pixels_are_rounded_as_diffusers_rounds(theirs: Any) -> None:
     values = np.random.default_rng(0).uniform(-1.3, 1.3, (1, 3, 40, 56)).astype(np.float32)
     values[0, 0, 0, :5] = [-1, 1, 0, 1 / 255, 2]
     wanted = np.asarray(theirs.image_processor.postprocess(torch.from_numpy(values), output_type="pil")[0])
-    np.testing.assert_array_equal(pipeline.to_pixels(values[0]), wanted)
+    np.testing.assert_array_equal(to_pixels(values[0]), wanted)

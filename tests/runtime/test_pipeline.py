@@ -10,12 +10,15 @@ import pytest
 from closeness import relative_error
 
 from sdxl_trt.errors import PromptTooLong, RunError, UnknownName, UnsupportedSize, UsageError
-from sdxl_trt.runtime import Pipeline, pipeline, request
+from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.conditioning import Conditioner
 from sdxl_trt.runtime.device import HostDevice
+from sdxl_trt.runtime.images.preview import to_pixels
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.request import Request
+from sdxl_trt.runtime.resolving import resolve
 from sdxl_trt.runtime.samplers import make_table
 from sdxl_trt.runtime.slots import SlotRequest
 
@@ -36,8 +39,8 @@ def ours(loaded: Loaded) -> Pipeline:
 
 def slot_request(loaded: Loaded, seed: int, *, steps: int, guidance: float) -> SlotRequest:
     """What the pipeline makes of these settings."""
-    asked = request.Request(prompt=PROMPT, seed=seed, steps=steps, guidance=guidance)
-    settings = request.resolve(asked, loaded.model, loaded.target.profile)
+    asked = Request(prompt=PROMPT, seed=seed, steps=steps, guidance=guidance)
+    settings = resolve(asked, loaded.model, loaded.target.profile)
     prompt, negative = Conditioner(loaded.encoders, HostDevice(), model=loaded.model, most_tokens=308)(settings)
     return SlotRequest(
         table=make_table(loaded.model.scheduler, steps),
@@ -85,7 +88,7 @@ def test_pixels_are_rounded_as_diffusers_rounds() -> None:
     values = np.random.default_rng(0).uniform(-1.3, 1.3, (1, 3, 40, 56)).astype(np.float32)
     values[0, 0, 0, :5] = [-1, 1, 0, 1 / 255, 2]
     wanted = np.asarray(VaeImageProcessor().postprocess(torch.from_numpy(values), output_type="pil")[0])
-    np.testing.assert_array_equal(pipeline.to_pixels(values[0]), wanted)
+    np.testing.assert_array_equal(to_pixels(values[0]), wanted)
 
 
 def test_the_resolved_settings_make_the_same_picture_again(ours: Pipeline) -> None:
@@ -143,7 +146,7 @@ def test_infinite_latents_are_an_error_that_names_the_stage(ours: Pipeline) -> N
 
 
 def test_a_request_object_and_keywords_are_the_same(ours: Pipeline) -> None:
-    asked = request.Request(prompt=PROMPT, seed=3, steps=2)
+    asked = Request(prompt=PROMPT, seed=3, steps=2)
     np.testing.assert_array_equal(
         ours.run(asked, output="latents").latents, ours(PROMPT, seed=3, steps=2, output="latents").latents
     )

@@ -174,6 +174,16 @@ def test_without_weighting_brackets_are_text_and_long_prompts_go_on(ours: Pipeli
         assert error(ours.encode(prompt), wanted, f"{prompt[:20]!r}, off") <= REQUIRED
 
 
+def test_editing_is_refused_where_brackets_are_read(ours: Pipeline) -> None:
+    """In any of the four prompts, before anything runs."""
+    prompt = "a [red:blue:0.5] circle"
+    ours.encode(prompt)
+    for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+        texts = {"prompt": "a star", "negative_prompt": "a cross", name: prompt}
+        with pytest.raises(UsageError, match="prompt editing is not supported"):
+            ours(**texts, weighting="a1111", callback=lambda step: pytest.fail("it ran"))  # type: ignore[arg-type]
+
+
 def test_half_precision_is_weighted_in_single_and_keeps_its_mean() -> None:
     hidden = np.random.default_rng(0).normal(0.1, 10, (77, 640)).astype(np.float16)
     weights = (1.0, *[1.3] * 20, *[1.0] * 56)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sdxl_trt.errors import UnsupportedSize, UsageError
-from sdxl_trt.runtime.request import Request, check_noise, resolve
+from sdxl_trt.runtime.request import Request
+from sdxl_trt.runtime.resolving import check_noise, resolve
+from sdxl_trt.runtime.samplers import SamplerOptions
 from sdxl_trt.spec import ModelSpec, Profile
 
 PROFILE = Profile.make(smallest=(64, 64), best=(192, 96), largest=(256, 256), batch=4)
@@ -29,6 +32,45 @@ def test_defaults_are_filled_in(toy_model: ModelSpec) -> None:
     assert len(settings.seeds) == 1
     assert 0 <= settings.seeds[0] < 2**32
     assert settings.seeds != resolve(Request(prompt="a red circle"), toy_model, PROFILE).seeds
+
+
+TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler", "steps", "guidance", "sampler", "options"),
+    [
+        ("sdxl-turbo", TURBO, 1, 0.0, None, SamplerOptions()),
+        ("lcm", {"_class_name": "LCMScheduler"}, 4, 0.0, None, SamplerOptions()),
+        ("tcd", {"_class_name": "TCDScheduler"}, 4, 0.0, None, SamplerOptions(eta=0.3)),
+        ("sdxl_lightning_8step", None, 8, 0.0, "euler", SamplerOptions(spacing="trailing")),
+        ("Hyper-SDXL-1step", None, 1, 0.0, "tcd", SamplerOptions(eta=1.0)),
+    ],
+)
+def test_distilled_models_have_defaults_that_a_request_replaces(
+    toy_model: ModelSpec,
+    name: str,
+    scheduler: dict[str, Any] | None,
+    steps: int,
+    guidance: float,
+    sampler: str | None,
+    options: SamplerOptions,
+) -> None:
+    model = replace(toy_model, name=name, scheduler=scheduler or toy_model.scheduler)
+    settings = resolved(model)
+    assert (settings.steps, settings.guidance, settings.guided) == (steps, guidance, False)
+    assert (settings.sampler, settings.options) == (sampler, options)
+    own = {"steps": 7, "guidance": 2.0, "sampler": "heun", "options": SamplerOptions(sigmas="karras")}
+    settings = resolved(model, **own)
+    assert {key: getattr(settings, key) for key in own} == own
+
+
+def test_a_unet_that_is_told_the_guidance_has_one_row(toy_model: ModelSpec) -> None:
+    model = replace(toy_model, unet=replace(toy_model.unet, guidance_embedding=8))
+    settings = resolved(model)
+    assert (settings.sampler, settings.steps, settings.guidance) == ("LCMScheduler", 4, 8.0)
+    assert settings.guidance_embedded
+    assert not settings.guided
 
 
 def test_without_the_models_own_size_the_engines_best_is_the_default(toy_model: ModelSpec) -> None:

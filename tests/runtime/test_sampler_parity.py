@@ -1,4 +1,4 @@
-"""Every sampler against diffusers' scheduler of that class: float32 on both sides, torch's CPU generator, one picture.
+"""Every sampler against diffusers' scheduler of that class: float32 against float64, torch's generator, one picture.
 
 The network is the same numpy function for both. Measured is the largest difference of the result, relative to its
 largest element.
@@ -18,20 +18,15 @@ from reference_schedulers import WHOLE, Cut, make_scheduler, run_ours, run_their
 
 from sdxl_trt.errors import SchedulerError, UsageError
 from sdxl_trt.runtime.samplers import SamplerOptions, make_table
-from sdxl_trt.spec import Column
+from sdxl_trt.spec import HISTORY, Column
 
-TIGHT = 2e-5
+TIGHT = 5e-6
 REQUIRED = {
-    "DEISMultistepScheduler": 3e-4,
-    "DPMSolverSDEScheduler": 5e-3,
-    "DPMSolverSinglestepScheduler": 1e-4,
-    "EDMEulerScheduler": 1e-4,
-    "HeunDiscreteScheduler": 1e-4,
-    "KDPM2AncestralDiscreteScheduler": 2e-4,
+    "HeunDiscreteScheduler": 4e-5,
+    "KDPM2AncestralDiscreteScheduler": 1e-4,
+    "DPMSolverSinglestepScheduler": 2e-5,
 }
-"""Where diffusers' own float32 is further off, by differences of nearly equal numbers. DPM++ SDE asks its path for
-times of six digits by float32 logarithms, whose last digit is the processor's: a time that is one off in it moves the
-path by a thousandth."""
+"""Their coefficients are differences of nearly equal numbers, and a table is float32, as diffusers' σ are."""
 SDXL = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -153,10 +148,11 @@ def distance(name: str, config: Mapping[str, Any], steps: int, cut: Cut = WHOLE,
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda value: str(value).replace(" ", ""))
 def test_results_are_diffusers(name: str, options: Mapping[str, Any]) -> None:
     warm_up = name == "PNDMScheduler" and not options.get("skip_prk_steps")
+    stands_still = name == "DEISMultistepScheduler" and any("_sigmas" in option for option in options)  # in one step
     eta = 0.0 if name == "TCDScheduler" else None
     worst, where = 0.0, ""
     for config in configs(name, options):
-        for steps in (5, 20) if warm_up else STEPS:
+        for steps in (5, 20) if warm_up else STEPS[stands_still:]:
             error = distance(name, config, steps, eta=eta)
             if not error <= worst:
                 worst, where = error, f"{config['prediction_type']}, {config.get('timestep_spacing')}, {steps} steps"
@@ -218,25 +214,34 @@ def test_zero_terminal_snr_is_diffusers(name: str) -> None:
     config = {**SDXL, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
     eta = 0.0 if name == "TCDScheduler" else None
     worst = max(distance(name, config, steps, eta=eta) for steps in STEPS)
-    print(f"{name}: measured {worst:.1e}, required 1e-03")
-    assert worst <= 1e-3
+    print(f"{name}: measured {worst:.1e}, required {TIGHT:.0e}")
+    assert worst <= TIGHT
     with pytest.raises(SchedulerError, match="cannot go with rescale_betas_zero_snr"):
         make_table({**config, "prediction_type": "epsilon"}, 5, name)
 
 
-@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
-@pytest.mark.parametrize(
-    "field", [Column.output, Column.transition, Column.input], ids=["output", "transition", "input"]
-)
-def test_one_percent_in_one_coefficient_is_seen(name: str, field: slice) -> None:
-    config = {**SDXL, "prediction_type": "epsilon", "timestep_spacing": "leading"}
-    table = make_table(config, 20, name)
-    columns = table.columns.copy()
-    columns[17, field.start] *= 1.01
-    theirs = run_theirs(make_scheduler(name, config), 20)
-    error = float(np.abs(run_ours(dataclasses.replace(table, columns=columns)) - theirs).max() / np.abs(theirs).max())
-    print(f"{name}: measured {error:.1e}, must exceed {TIGHT:.0e}")
-    assert error > TIGHT
+@pytest.mark.parametrize("name", OPTIONS)
+def test_one_percent_in_one_coefficient_is_seen(name: str) -> None:
+    """Every coefficient of the sample, in an evaluation where all orders are in use."""
+    config, eta = configs(name, OPTIONS[name][0])[0], 0.5 if name == "TCDScheduler" else None
+    table = make_table(config, 20, name, options=SamplerOptions(eta=eta))
+    theirs = run_theirs(make_scheduler(name, config), 20, **({} if eta is None else {"eta": eta}))
+    column = table.evaluations // 4
+    fields = (
+        Column.input,
+        slice(Column.transition.start, Column.transition.start + HISTORY),
+        Column.output,
+        Column.noise,
+    )
+    places = [place for field in fields for place in range(field.start, field.stop) if table.columns[column, place]]
+    required, seen = REQUIRED.get(name, TIGHT), {}
+    for place in places:
+        columns = table.columns.copy()
+        columns[column, place] *= 1.01
+        off = run_ours(dataclasses.replace(table, columns=columns))
+        seen[place] = float(np.abs(off - theirs).max() / np.abs(theirs).max())
+    print(f"{name}: measured {min(seen.values()):.1e} at least, of {len(seen)}; must exceed {required:.0e}")
+    assert min(seen.values()) > required, seen
 
 
 def test_runge_kutta_cannot_begin_part_way() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sdxl_trt.errors import SchedulerError, UnknownName
 from sdxl_trt.runtime.levels import Level
-from sdxl_trt.runtime.samplers import SAMPLERS, Sampler, find_sampler, make_table, variants
+from sdxl_trt.runtime.samplers import SAMPLERS, find_sampler, make_table, variants
 from sdxl_trt.runtime.table import Form, Table, Tape
 from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column
 
@@ -29,8 +29,6 @@ SDXL = {
     "steps_offset": 1,
 }
 SHAPE = (4, 8, 8)
-ENDS_BEFORE_CLEAN = {"deis": 0.2, "tcd": 0.2, "lcm": 1e-3}
-"""DEIS and TCD end at the first level of training, whose σ is 0.03; LCM's last step keeps 2e-7 of the sample."""
 RELATIVE = 1e-5
 
 
@@ -353,24 +351,3 @@ def test_a_scheduler_without_a_sampler_is_refused_by_name(name: Any) -> None:
     assert repr(name) in caught.value.got
     assert "EulerDiscreteScheduler" in caught.value.expected
     assert "--sampler euler" in caught.value.fix
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=lambda sampler: sampler.name)
-def test_a_constant_clean_sample_is_integrated_exactly(sampler: Sampler) -> None:
-    """Where the network knows the picture at every level, the last step arrives at it, whatever was before."""
-    clean = np.random.default_rng(3).standard_normal(SHAPE)
-    config = {**({} if sampler.name.startswith("edm") else SDXL), "set_alpha_to_one": True, "noise_sampler_seed": 1}
-    config |= {"prediction_type": "epsilon", "timestep_spacing": "trailing"}
-    table = make_table(config, 8, sampler.name)
-    rng = np.random.default_rng(0)
-    state = np.zeros((HISTORY, *SHAPE))
-    state[0] = table.initial_scale * rng.standard_normal(SHAPE)
-    for column in table.columns.astype(np.float64):
-        x0_of_input = column[Column.x0_input] * model_input(column, state)
-        output = (clean - x0_of_input) / column[Column.x0_output]
-        state, x0 = apply(column, state, output, rng.standard_normal(SHAPE))
-        np.testing.assert_allclose(x0, clean, atol=1e-9)
-    error = distance(state[0], clean)
-    left = ENDS_BEFORE_CLEAN.get(sampler.name, 1e-5)
-    print(f"{sampler.name}: measured {error:.1e}, required {left:.0e}")
-    assert error <= left

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_schedulers import beta_quantile
 
+from benchmarks.fidelity import models
+from benchmarks.schedulers import beta_quantile
 from sdxl_trt.errors import SchedulerError, UsageError
 from sdxl_trt.runtime.samplers import SAMPLERS, make_table
 from sdxl_trt.runtime.schedules import Schedule
@@ -20,22 +21,7 @@ SPACINGS = ["linspace", "leading", "trailing"]
 STEPS = [1, 2, 5, 30, 50, 999, 1000]
 RELATIVE = 1e-5
 
-HUB_SDXL = {  # stabilityai/stable-diffusion-xl-base-1.0, scheduler/scheduler_config.json
-    "_class_name": "EulerDiscreteScheduler",
-    "_diffusers_version": "0.19.0.dev0",
-    **SDXL,
-    "clip_sample": False,
-    "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "trained_betas": None,
-    "use_karras_sigmas": False,
-}
+HUB_SDXL = {"_diffusers_version": "0.19.0.dev0", **models.SDXL}
 
 
 def make_schedule(config: dict[str, Any], steps: int) -> Schedule:
@@ -232,6 +218,8 @@ def test_what_a_class_does_not_have_is_left_alone() -> None:
         ("heun", {}, 1001, "out of range"),
         ("unipc", {}, 0, "out of range"),
         ("edm_euler", {}, 1001, "out of range"),
+        ("DEIS Karras", {}, 1, "cannot do one step with karras_sigmas"),
+        ("DEIS Beta", {}, 1, "cannot do one step with beta_sigmas"),
     ],
 )
 def test_steps_that_a_sampler_cannot_do(sampler: str, config: dict[str, Any], steps: int, why: str) -> None:

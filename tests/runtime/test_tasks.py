@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from sdxl_trt.errors import SdxlTrtError, UsageError
-from sdxl_trt.runtime import Pipeline, pipeline
+from sdxl_trt.runtime import Pipeline, expert
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.spec import Column
 
@@ -86,7 +86,9 @@ def test_image_to_image(ours: Pipeline, demo_model: Path, strength: float, sampl
     assert relative_error(got, expected, REQUIRED, "latents") <= REQUIRED
 
 
-@pytest.mark.parametrize("sampler", [None, "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"])
+@pytest.mark.parametrize(
+    "sampler", [None, "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler"]
+)
 @pytest.mark.parametrize("strength", [0.5, 0.9999, 1.0])
 def test_inpainting_with_four_channels(ours: Pipeline, demo_model: Path, strength: float, sampler: str | None) -> None:
     theirs = reference("Inpaint", demo_model)
@@ -145,25 +147,28 @@ def test_a_refiner(models: Models, settings: dict[str, Any]) -> None:
     assert relative_error(got, expected, REQUIRED, "latents") <= REQUIRED
 
 
-def test_an_ensemble_of_experts(models: Models) -> None:
-    """A base model's noisy latents, finished by a refiner; with the refiner's own sampler."""
+@pytest.mark.parametrize("sampler", [None, "EulerAncestralDiscreteScheduler"])
+def test_an_ensemble_of_experts(models: Models, sampler: str | None) -> None:
+    """A base model's noisy latents, finished by a refiner: with its own sampler, or another that draws fresh noise."""
     import torch
     from diffusers import StableDiffusionXLPipeline
 
     base = StableDiffusionXLPipeline.from_pretrained(models.checkpoint("epsilon"), variant="fp16", dtype=torch.float32)
     base.set_progress_bar_config(disable=True)
+    _set_scheduler(base, sampler)
     noisy = latents_of(base, width=96, height=64, denoising_end=0.7)
     theirs = reference("Img2Img", models.checkpoint("refiner"))
+    _set_scheduler(theirs, sampler)
     expected = latents_of(theirs, image=torch.from_numpy(noisy), denoising_start=0.7)
     ours, refiner = (Pipeline.load(models.bundle(name)) for name in ("epsilon", "refiner"))
-    handed = our_latents(ours, size=(96, 64), denoising_end=0.7)
+    handed = our_latents(ours, size=(96, 64), denoising_end=0.7, sampler=sampler)
     assert relative_error(handed, noisy, REQUIRED, "what is handed over") <= REQUIRED
-    got = our_latents(refiner, image=handed, denoising_start=0.7)
+    got = our_latents(refiner, image=handed, denoising_start=0.7, sampler=sampler)
     assert relative_error(got, expected, REQUIRED, "latents") <= REQUIRED
 
 
 def test_one_percent_in_the_blend_fails(ours: Pipeline, demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = pipeline.make_table
+    make = expert.make_table
 
     def changed(*arguments: Any, **options: Any) -> Table:
         table = make(*arguments, **options)
@@ -171,7 +176,7 @@ def test_one_percent_in_the_blend_fails(ours: Pipeline, demo_model: Path, monkey
         columns[:, Column.blend_image] *= 1.01
         return replace(table, columns=columns)
 
-    monkeypatch.setattr(pipeline, "make_table", changed)
+    monkeypatch.setattr(expert, "make_table", changed)
     theirs = reference("Inpaint", demo_model)
     expected = latents_of(theirs, image=picture(), mask_image=mask(), strength=0.5, width=128, height=128)
     got = our_latents(ours, image=picture(), mask=mask(), strength=0.5)

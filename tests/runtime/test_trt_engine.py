@@ -90,7 +90,8 @@ class Bench:
         return dataclasses.replace(target, **changes)
 
     def open(self, **changes: Any) -> TrtEngine:
-        return TrtEngine(self.store, self.target(**changes), "small", self.device, "side")
+        target = self.target(**changes)
+        return TrtEngine(self.store, target, target.engines["small"], "small", self.device, "side")
 
 
 @pytest.fixture(params=sorted(LIBRARIES))

@@ -18,6 +18,7 @@ from sdxl_trt.bundle import (
     EngineEntry,
     Host,
     Manifest,
+    Refiner,
     Target,
     choose_target,
     read_manifest,
@@ -26,7 +27,7 @@ from sdxl_trt.bundle import (
 from sdxl_trt.errors import BundleError, NoTargetForHost, OutputError
 from sdxl_trt.spec import ModelSpec, Profile, TensorSpec, UNetSpec, VaeSpec
 
-A, B = Blob(sha256="a" * 64, bytes=3), Blob(sha256="b" * 64, bytes=4)
+A, B, C, D = (Blob(sha256=letter * 64, bytes=3) for letter in "abcd")
 
 
 def make_target(name: str, **changes: Any) -> Target:
@@ -156,9 +157,56 @@ def test_hostile_text_is_refused(text: bytes, says: str, tmp_path: Path) -> None
     assert says in caught.value.got
 
 
+def with_refiner(**changes: Any) -> Manifest:
+    """A model and a refiner of it."""
+    model = make_manifest().model
+    refiner = dataclasses.replace(model, **{"name": "fine", "kind": "refiner", **changes})
+    target = make_target("one")
+    targets = (
+        dataclasses.replace(target, refiner={"step": dataclasses.replace(target.engines["vae_decoder"], file=C)}),
+    )
+    files = {"licence/OTHER.md": D}
+    return dataclasses.replace(make_manifest(), targets=targets, refiner=Refiner(model=refiner, files=files))
+
+
+def test_a_refiner_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    manifest = with_refiner()
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    assert set(manifest.blobs()) == {blob.sha256 for blob in (A, B, C, D)}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (changed("refiner", None), "a refiner that is not there"),
+        (changed("refiner.model.kind", "base"), "fine is no refiner"),
+        (changed("model.kind", "refiner"), "small cannot have a refiner"),
+        (changed("refiner.model.vae.scaling_factor", 1.0), "other latents"),
+        (changed("refiner.model.unet.channels", 9), "other latents"),
+        (changed("refiner.files", {"x": {"sha256": "../up", "bytes": 1}}), "is not a SHA-256"),
+    ],
+)
+def test_what_is_no_refiner_is_named(change: Callable[[dict[str, Any]], None], says: str, tmp_path: Path) -> None:
+    document = json.loads(json.dumps(dataclasses.asdict(with_refiner())))
+    change(document)
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(document))
+    with pytest.raises(BundleError, match="is damaged or was altered") as caught:
+        read_manifest(tmp_path)
+    assert says in caught.value.got
+
+
+def test_bundles_of_the_schema_before_are_read(tmp_path: Path) -> None:
+    document = json.loads(json.dumps(dataclasses.asdict(make_manifest(make_target("one")))))
+    for part in (document, *document["targets"]):
+        del part["refiner"]
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(document | {"schema": 1}))
+    assert read_manifest(tmp_path) == dataclasses.replace(make_manifest(make_target("one")), schema=1)
+
+
 @pytest.mark.parametrize("field", ["schema", "spec"])
 def test_other_version_is_named_rather_than_its_differences(field: str, tmp_path: Path) -> None:
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 2, "tool": "9.9", "new": []}))
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 3, "tool": "9.9", "new": []}))
     with pytest.raises(BundleError, match=f"unknown {field} version") as caught:
         read_manifest(tmp_path)
     assert "9.9" in caught.value.fix

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tiny_sdxl
-
+from benchmarks import tiny_sdxl
 from sdxl_trt.bundle import MANIFEST_NAME
 from sdxl_trt.exported import INDEX_NAME
 from sdxl_trt.paths import DEMO_CHECKPOINT
@@ -21,7 +20,7 @@ from sdxl_trt.paths import DEMO_CHECKPOINT
 TINY: dict[str, dict[str, Any]] = {
     "epsilon": {"half": True, "seed": 1},
     "v": {"prediction": "v_prediction", "legacy_pooling": False, "levels": 3, "shard": "400KB", "seed": 2},
-    "refiner": {"refiner": True, "seed": 3},
+    "refiner": {"refiner": True, "seed": 3, "like": "epsilon"},
     "inpaint": {"channels": 9, "guidance_embedding": 40, "half": True, "seed": 4},
     # Segmind SSD-1B's blocks (its transformers differ from layer to layer, the middle has none) with the latents of
     # Playground v2.5
@@ -63,9 +62,9 @@ from sdxl_trt.engines.build import build
 from sdxl_trt.engines.targets import resolve_targets
 from sdxl_trt.spec import Profile
 
-export, bundle = map(Path, sys.argv[1:])
+export, bundle, *refiner = map(Path, sys.argv[1:])
 profile = Profile.make(smallest=(64, 64), best=(128, 128), largest=(256, 256), batch=4)
-build(export, bundle, resolve_targets(["cpu"]), profile=profile)
+build(export, bundle, resolve_targets(["cpu"]), profile=profile, refiner=refiner[0] if refiner else None)
 """
 
 
@@ -82,7 +81,8 @@ class Models:
             return DEMO_CHECKPOINT
         with self._lock(name):
             if not (folder / "model_index.json").exists():
-                tiny_sdxl.make(folder, **TINY[name])
+                like = TINY[name].get("like")
+                tiny_sdxl.make(folder, **TINY[name] | {"like": self.checkpoint(like) if like else None})
         return folder
 
     def export(self, name: str) -> Path:
@@ -94,12 +94,14 @@ class Models:
                 subprocess.run([sys.executable, "-c", EXPORT, str(checkpoint), str(folder), *precisions], check=True)
         return folder
 
-    def bundle(self, name: str) -> Path:
-        """Its engines for the CPU, 64 to 256 pixels and up to four pictures at once."""
-        export, bundle = self.export(name), self._folder(name) / f"bundle-{digest('engines', 'bundle')}"
+    def bundle(self, name: str, refiner: str = "") -> Path:
+        """Its engines for the CPU, 64 to 256 pixels and up to four pictures at once; and those of a refiner."""
+        exports = [self.export(each) for each in (name, refiner) if each]
+        bundle = self._folder(name) / f"bundle-{refiner}-{digest('engines', 'bundle')}"
         with self._lock(name):
             if not (bundle / MANIFEST_NAME).exists():
-                subprocess.run([sys.executable, "-c", BUILD, str(export), str(bundle)], check=True)
+                paths = [exports[0], bundle, *exports[1:]]
+                subprocess.run([sys.executable, "-c", BUILD, *map(str, paths)], check=True)
         return bundle
 
     def _folder(self, name: str) -> Path:
@@ -127,7 +129,7 @@ def digest(*rooms: str) -> str:
     package = DEMO_CHECKPOINT.parents[1]
     sources = [path for room in rooms for path in (package / room).resolve().rglob("*") if path.suffix != ".pyc"]
     content = hashlib.sha256()
-    for path in sorted([*sources, *Path(__file__).parent.glob("*.py")]):
+    for path in sorted([*sources, Path(tiny_sdxl.__file__), *Path(__file__).parent.glob("*.py")]):
         if path.is_file():
             content.update(path.name.encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:16]

@@ -1,27 +1,28 @@
 """diffusers' schedulers run on a cheap model, beside the same run by a table.
 
-scipy and torchsde are no dependencies here, and some schedulers of diffusers need them. Where they are not installed,
-what the schedulers call is put in their place: Gauss–Legendre quadrature of two points (exact for the cubics of LMS),
-mpmath's incomplete beta function, and this package's own Brownian path, so that all but the path itself is compared.
+They compute in float64, from their own float32 σ and with noise that torch draws in float32, so that what differs is
+the coefficients, and not how float32 rounds differences of nearly equal numbers. Where torchsde is not installed, both
+sides ask this package's Brownian path for times of four digits: the last of float32's, which its logarithms get wrong,
+moves it.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import logging
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from columns import run_table
 from numpy.typing import NDArray
 
+from benchmarks import schedulers
 from sdxl_trt.runtime.brownian import BrownianPath
 from sdxl_trt.runtime.noise import TorchGenerator
 from sdxl_trt.runtime.table import Table
@@ -29,7 +30,6 @@ from sdxl_trt.runtime.table import Table
 Array = NDArray[Any]
 SHAPE = (4, 4, 4)
 SEED = 7
-_OPTIONAL = {"DPMSolverSDEScheduler": "scheduling_dpmsolver_sde", "LMSDiscreteScheduler": "scheduling_lms_discrete"}
 _MIX = np.random.default_rng(1).standard_normal((64, 64)) / 8
 
 
@@ -52,7 +52,7 @@ def run_ours(table: Table) -> Array:
     if table.brownian is not None:
         lowest, highest, seed = table.brownian
         assert seed is not None
-        path = BrownianPath(SHAPE, lowest=lowest, highest=highest, seed=seed).increment
+        path = functools.partial(_increment, BrownianPath(SHAPE, lowest=lowest, highest=highest, seed=seed))
     start = np.float32(table.initial_image) * image() + np.float32(table.initial_scale) * noise
     return run_table(table, network, start, lambda: source.normal((1, *SHAPE))[0], path)
 
@@ -74,9 +74,12 @@ def run_theirs(scheduler: Any, steps: int, cut: Cut = WHOLE, **arguments: Any) -
     import torch
 
     scheduler.set_timesteps(steps)
+    for name, value in vars(scheduler).items():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float32 and name != "timesteps":
+            setattr(scheduler, name, value.double())
     generator = torch.Generator("cpu").manual_seed(SEED)
-    noise = torch.randn((1, *SHAPE), generator=generator)
-    picture = torch.from_numpy(image())[None]
+    noise = torch.randn((1, *SHAPE), generator=generator).double()
+    picture = torch.from_numpy(image())[None].double()
     timesteps, latents = scheduler.timesteps, noise * scheduler.init_noise_sigma
     if cut.strength is not None or cut.start is not None:
         timesteps = _img2img_timesteps(scheduler, steps, cut)
@@ -87,10 +90,11 @@ def run_theirs(scheduler: Any, steps: int, cut: Cut = WHOLE, **arguments: Any) -
         timesteps = timesteps[: len([each for each in timesteps if each >= cutoff])]
     if "generator" in inspect.signature(scheduler.step).parameters:
         arguments["generator"] = generator
-    for timestep in timesteps:
-        sample = scheduler.scale_model_input(latents, timestep)
-        output = torch.from_numpy(network(sample[0].float().numpy(), float(timestep)))[None]
-        latents = scheduler.step(output, timestep, latents, return_dict=False, **arguments)[0]
+    with _rounded_times():
+        for timestep in timesteps:
+            sample = scheduler.scale_model_input(latents, timestep)
+            output = torch.from_numpy(network(sample[0].float().numpy(), float(timestep)))[None].double()
+            latents = scheduler.step(output, timestep, latents, return_dict=False, **arguments)[0]
     return np.asarray(latents[0].numpy())
 
 
@@ -105,63 +109,35 @@ def _img2img_timesteps(scheduler: Any, steps: int, cut: Cut) -> Any:
 
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """A scheduler of diffusers, of whatever it needs beside diffusers, or the stand-in for that."""
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    if name in _OPTIONAL:  # diffusers itself does not offer them where scipy or torchsde is missing
-        _offer_torchsde()
-        module: Any = importlib.import_module(f"diffusers.schedulers.{_OPTIONAL[name]}")
-        scheduler = getattr(module, name)
-    else:
-        scheduler = getattr(importlib.import_module("diffusers"), name)
-        module = sys.modules[scheduler.__module__]
-    if "scipy" not in vars(module) and hasattr(module, "is_scipy_available"):
-        module.scipy = types.SimpleNamespace(stats=types.SimpleNamespace(beta=types.SimpleNamespace(ppf=beta_quantile)))
-        module.integrate = types.SimpleNamespace(quad=_quad)
-        module.is_scipy_available = lambda: True
-    made = scheduler.from_config({**config, "use_beta_sigmas": False})
-    if config.get("use_beta_sigmas"):  # some make a schedule of a thousand steps at once, which mpmath is slow at
-        made.register_to_config(use_beta_sigmas=True)
+    """A scheduler of diffusers that draws float32 noise whatever it computes in."""
+    import torch
+    from diffusers.utils.torch_utils import randn_tensor
+
+    def drawn(*arguments: Any, dtype: Any = None, **options: Any) -> Any:
+        return randn_tensor(*arguments, dtype=torch.float32, **options).to(dtype)
+
+    made = schedulers.make_scheduler(name, config)
+    module: Any = sys.modules[type(made).__module__]
+    if hasattr(module, "randn_tensor"):
+        module.randn_tensor = drawn
     return made
 
 
-@functools.cache
-def beta_quantile(probability: float, a: float, b: float) -> float:
-    """scipy.stats.beta.ppf, by mpmath and halving."""
-    import mpmath
-
-    if probability in (0.0, 1.0):
-        return float(probability)
-    low, high = mpmath.mpf(0), mpmath.mpf(1)
-    for _ in range(100):
-        middle = (low + high) / 2
-        below = mpmath.betainc(a, b, 0, middle, regularized=True) < probability
-        low, high = (middle, high) if below else (low, middle)
-    return float((low + high) / 2)
+def _rounded_times() -> AbstractContextManager[Any]:
+    module = sys.modules.get("torchsde")
+    stands_in = module is not None and module.BrownianInterval is schedulers.Interval
+    return patch.object(module, "BrownianInterval", _Interval) if stands_in else nullcontext()
 
 
-def _quad(function: Callable[[float], Any], low: Any, high: Any, **_: Any) -> tuple[float, float]:
-    nodes, weights = np.polynomial.legendre.leggauss(2)
-    half, centre = (float(high) - float(low)) / 2, (float(high) + float(low)) / 2
-    total = sum(weight * float(function(centre + half * node)) for node, weight in zip(nodes, weights, strict=True))
-    return half * total, 0.0
-
-
-class _Interval:
-    """torchsde.BrownianInterval over this package's path."""
-
-    def __init__(self, *, t0: Any, t1: Any, size: Any, entropy: int, **_: Any) -> None:
-        self._path = BrownianPath(tuple(size), lowest=float(t0), highest=float(t1), seed=entropy)
+class _Interval(schedulers.Interval):
+    """The stand-in for torchsde's, at rounded times and in float64."""
 
     def __call__(self, first: Any, second: Any) -> Any:
         import torch
 
-        low, high = np.float32(float(first)), np.float32(float(second))
-        return torch.from_numpy(self._path.increment(float(first), float(second)) * np.sqrt(high - low))
+        drawn = _increment(self.path, float(first), float(second)).astype(np.float64)
+        return torch.from_numpy(drawn * np.sqrt(float(second) - float(first)))
 
 
-def _offer_torchsde() -> None:
-    if importlib.util.find_spec("torchsde") is None:
-        module: Any = types.ModuleType("torchsde")
-        module.__spec__ = ModuleSpec("torchsde", None)
-        module.BrownianInterval = _Interval
-        sys.modules["torchsde"] = module
+def _increment(path: BrownianPath, first: float, second: float) -> NDArray[np.float32]:
+    return path.increment(float(f"{first:.4g}"), float(f"{second:.4g}"))

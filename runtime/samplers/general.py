@@ -1,28 +1,15 @@
-"""The entries of the catalogue, in the order in which they are listed."""
+"""Samplers for any model that predicts noise, v or the sample, in the order in which they are listed."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from sdxl_trt.runtime.samplers.base import Sampler
-from sdxl_trt.runtime.samplers.consistency import LCM, TCD, lcm, tcd
 from sdxl_trt.runtime.samplers.ddim import DDIM, DDPM, ddim, ddpm
 from sdxl_trt.runtime.samplers.deis import DEIS, deis, deis_schedule
-from sdxl_trt.runtime.samplers.dpm_multistep import (
-    DPM_MULTISTEP,
-    EDM_DPM_MULTISTEP,
-    dpm_multistep,
-    edm_multistep_schedule,
-)
+from sdxl_trt.runtime.samplers.dpm_multistep import DPM_MULTISTEP, dpm_multistep
 from sdxl_trt.runtime.samplers.dpm_singlestep import DPM_SINGLESTEP, dpm_singlestep
-from sdxl_trt.runtime.samplers.euler import (
-    EDM_EULER,
-    EULER,
-    EULER_ANCESTRAL,
-    edm_euler_schedule,
-    euler,
-    euler_ancestral,
-)
+from sdxl_trt.runtime.samplers.euler import EULER, EULER_ANCESTRAL, euler, euler_ancestral
 from sdxl_trt.runtime.samplers.lms import LMS, lms
 from sdxl_trt.runtime.samplers.pndm import PNDM, pndm
 from sdxl_trt.runtime.samplers.second_order import (
@@ -39,20 +26,14 @@ from sdxl_trt.runtime.samplers.second_order import (
     rounded_schedule,
 )
 from sdxl_trt.runtime.samplers.unipc import UNIPC, unipc, unipc_schedule
-from sdxl_trt.runtime.schedules import (
-    consistency_schedule,
-    discrete_schedule,
-    pndm_schedule,
-    sigma_schedule,
-    solver_schedule,
-)
+from sdxl_trt.runtime.schedules import discrete_schedule, pndm_schedule, sigma_schedule, solver_schedule
 
 _KARRAS_ENDS: Final = (
     "Karras' σ span all of training here, whatever the spacing of timesteps, as in k-diffusion, but the timesteps "
     "given to the network are rounded"
 )
 
-ENTRIES: Final = (
+GENERAL: Final = (
     Sampler(
         name="euler",
         title="Euler",
@@ -239,46 +220,5 @@ ENTRIES: Final = (
         recurrence=pndm,
         schedule=pndm_schedule,
         overrides={"skip_prk_steps": True},
-    ),
-    Sampler(
-        name="lcm",
-        title="LCM",
-        aliases=(),
-        paper="arXiv 2310.04378",
-        good_for="latent consistency models and LCM-LoRA at 2 to 8 steps, and no others",
-        scheduler=LCM,
-        recurrence=lcm,
-        schedule=consistency_schedule,
-    ),
-    Sampler(
-        name="tcd",
-        title="TCD",
-        aliases=(),
-        paper="arXiv 2402.19159",
-        good_for="trajectory consistency models (TCD, Hyper-SD) at 1 to 8 steps; eta 0.3 is the authors' choice",
-        scheduler=TCD,
-        recurrence=tcd,
-        schedule=consistency_schedule,
-    ),
-    Sampler(
-        name="edm_euler",
-        title="EDM Euler",
-        aliases=(),
-        paper="arXiv 2206.00364, algorithm 1",
-        good_for="models trained on σ themselves: CosXL",
-        scheduler=EDM_EULER,
-        recurrence=euler,
-        schedule=edm_euler_schedule,
-    ),
-    Sampler(
-        name="edm_dpmpp_2m",
-        title="EDM DPM++ 2M",
-        aliases=("edm_dpm_solver_multistep",),
-        paper="arXiv 2211.01095, algorithm 2",
-        good_for="models trained on σ themselves: Playground v2.5",
-        scheduler=EDM_DPM_MULTISTEP,
-        recurrence=dpm_multistep,
-        schedule=edm_multistep_schedule,
-        overrides={"algorithm_type": "dpmsolver++", "solver_order": 2},
     ),
 )

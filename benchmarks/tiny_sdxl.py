@@ -8,6 +8,9 @@ from typing import Any
 
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
+POOLED = 56
+"""Width of the pooled text embedding."""
+
 
 def make(
     folder: Path,
@@ -22,9 +25,13 @@ def make(
     shard: str = "10GB",
     unet_config: dict[str, Any] | None = None,
     vae_config: dict[str, Any] | None = None,
+    like: Path | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write a checkpoint of about 2 M parameters; returns `folder`. Configs replace what else would be in them."""
+    """Write a checkpoint of about 2 M parameters; returns `folder`. Configs replace what else would be in them.
+
+    `like` is a checkpoint in float16, of which it has the second text encoder and the VAE.
+    """
     import diffusers
     import torch
     import transformers
@@ -33,7 +40,7 @@ def make(
     tokenizers = [transformers.CLIPTokenizer.from_pretrained(DEMO_CHECKPOINT / n) for n in ("tokenizer", "tokenizer_2")]
     eos = 2 if legacy_pooling else tokenizers[0].eos_token_id
     encoder = transformers.CLIPTextModel(_clip_config(48, 2, "quick_gelu", eos))
-    encoder_2 = transformers.CLIPTextModelWithProjection(_clip_config(80, 3, "gelu", eos, projection_dim=56))
+    encoder_2 = transformers.CLIPTextModelWithProjection(_clip_config(80, 3, "gelu", eos, projection_dim=POOLED))
     time_ids = 5 if refiner else 6
     unet: dict[str, Any] = {
         "sample_size": 16,
@@ -49,7 +56,7 @@ def make(
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 24,
-        "projection_class_embeddings_input_dim": 56 + 24 * time_ids,
+        "projection_class_embeddings_input_dim": POOLED + 24 * time_ids,
         "time_cond_proj_dim": guidance_embedding,
     }
     vae: dict[str, Any] = {
@@ -73,10 +80,13 @@ def make(
     parts: dict[str, Any] = {"text_encoder_2": encoder_2, "tokenizer_2": tokenizers[1], "scheduler": scheduler}
     parts["unet"] = diffusers.UNet2DConditionModel(**unet | (unet_config or {}))
     parts["vae"] = diffusers.AutoencoderKL(**vae | (vae_config or {}))
+    if like:
+        for name in ("text_encoder_2", "vae"):
+            parts[name] = type(parts[name]).from_pretrained(like / name, variant="fp16", dtype=torch.float32)
+    extra: dict[str, Any]
     if refiner:
         kind, extra = diffusers.StableDiffusionXLImg2ImgPipeline, {"text_encoder": None, "tokenizer": None}
-        extra["requires_aesthetics_score"] = True
-        extra["force_zeros_for_empty_prompt"] = False
+        extra |= {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
     else:
         kind = diffusers.StableDiffusionXLInpaintPipeline if channels > 4 else diffusers.StableDiffusionXLPipeline
         extra = {"text_encoder": encoder, "tokenizer": tokenizers[0]}

@@ -1,0 +1,88 @@
+"""One model's part of a request: what all its pictures have in common, and the work of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdxl_trt.runtime.expert import Expert
+from sdxl_trt.runtime.guidance import guidances
+from sdxl_trt.runtime.request import Resolved
+from sdxl_trt.runtime.results import check_finite
+from sdxl_trt.runtime.slots import Conditioning, NoiseSource, SlotRequest
+from sdxl_trt.runtime.starts import Start, Starter
+from sdxl_trt.runtime.steps import Teller
+from sdxl_trt.runtime.table import Table
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """All checked and encoded, so that nothing is refused once it is begun."""
+
+    expert: Expert
+    settings: Resolved
+    table: Table
+    prompt: Conditioning
+    negative: Conditioning | None
+    guidance: NDArray[np.float32]
+    """[evaluations]."""
+
+    def begin(
+        self, sources: Sequence[NoiseSource], noise: NDArray[np.float32] | None, *, refined: bool
+    ) -> list[SlotRequest]:
+        """One slot's work for each picture.
+
+        Args:
+            sources: the pictures' generators.
+            noise: the caller's own to start from.
+            refined: a refiner goes on with the results.
+        """
+        settings, expert = self.settings, self.expert
+        starter = Starter(expert.model, settings.given, expert.vae.moments, self.table, refined=refined)
+        return [
+            self.slot(
+                source, starter.start(index, source, settings.latent_shape, None if noise is None else noise[index])
+            )
+            for index, source in enumerate(sources)
+        ]
+
+    def slot(self, source: NoiseSource, start: Start) -> SlotRequest:
+        """The work of one picture."""
+        return SlotRequest(
+            table=self.table,
+            noise=start.noise,
+            source=source,
+            prompt=self.prompt,
+            negative=self.negative,
+            guidance=self.guidance,
+            rescale=self.settings.guidance_rescale,
+            begin=start.begin,
+            image=start.image,
+            mask=start.mask,
+            extra=start.extra,
+        )
+
+    def denoise(self, requests: Sequence[SlotRequest], teller: Teller) -> NDArray[np.float32]:
+        """Final latents [N, 4, h, w].
+
+        Raises:
+            RunError: the engine failed, or gave NaN or infinity.
+        """
+        latents = self.expert.denoise(requests, teller)
+        check_finite(latents, "denoising", self.settings)
+        return latents
+
+
+def make_plan(expert: Expert, settings: Resolved, table: Table) -> Plan:
+    """Encode the prompts of a request.
+
+    Raises:
+        PromptTooLong, UsageError: as of `Conditioner`; or guidance has another number of values than there are steps.
+        RunError: an engine failed.
+    """
+    guidance = guidances(settings, table.steps, table.evaluations)
+    prompt, negative = expert.condition(settings)
+    return Plan(expert=expert, settings=settings, table=table, prompt=prompt, negative=negative, guidance=guidance)
