@@ -11,12 +11,16 @@ from sdxl_trt.runtime.conditioning import Conditioner
 from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.loading import Loaded
 from sdxl_trt.runtime.loop import Loop
+from sdxl_trt.runtime.recent import Recent
 from sdxl_trt.runtime.request import Resolved
 from sdxl_trt.runtime.samplers import make_table
 from sdxl_trt.runtime.slots import SlotRequest
 from sdxl_trt.runtime.steps import Teller
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.runtime.vae import Vae
+
+LOOPS = 4
+"""Sizes whose steps stay recorded; each has a graph for every number of rows, in powers of two."""
 
 
 class Expert:
@@ -43,7 +47,7 @@ class Expert:
             if other and other.loaded.decoder is loaded.decoder
             else Vae(loaded.model.vae, self.profile, loaded.decoder, loaded.open_encoder, device)
         )
-        self._loop: tuple[tuple[int, ...], Loop] | None = None
+        self._loops = Recent[tuple[int, ...], Loop](LOOPS if device.captures else 1)
 
     def table(self, settings: Resolved) -> Table:
         """The sampler as numbers. Inpainting at full strength starts from noise alone, as in diffusers.
@@ -88,7 +92,7 @@ class Expert:
         return latents
 
     def _loop_for(self, images: int, request: SlotRequest) -> Loop:
-        """The loop for a size and a number of tokens, kept until another is needed.
+        """The loop for a size and a number of tokens, kept until others are needed.
 
         Where shapes are recorded, it always has the same slots.
         """
@@ -96,8 +100,8 @@ class Expert:
         slots = most if self._device.captures else min(images, most)
         _, height, width = request.noise.shape
         tokens = len(request.prompt.text)
-        key = (slots, height, width, tokens)
-        if self._loop is None or self._loop[0] != key:
-            loop = Loop(self.loaded.step, self._device, slots=slots, height=height, width=width, tokens=tokens)
-            self._loop = key, loop
-        return self._loop[1]
+
+        def make() -> Loop:
+            return Loop(self.loaded.step, self._device, slots=slots, height=height, width=width, tokens=tokens)
+
+        return self._loops.get((slots, height, width, tokens), make)

@@ -16,6 +16,7 @@ from shim_onnxruntime import Shim
 from sdxl_trt.errors import NoTargetForHost
 from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.expert import LOOPS
 from sdxl_trt.runtime.loading import load
 from sdxl_trt.runtime.trt import LIBRARIES
 
@@ -40,6 +41,28 @@ def test_the_same_picture_as_on_the_processor(demo_bundle: Path, late: bool, mon
     assert (driver.live, driver.calls["cuMemAlloc"]) == (before, calls)  # warm: nothing is allocated
     device.close()
     assert not +driver.live
+
+
+def test_recordings_of_the_last_sizes_are_kept(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = RecordingDriver()
+    shim = Shim(driver)
+    monkeypatch.setitem(sys.modules, "onnxruntime", shim)
+    device = CudaDevice(driver=driver)
+    pipeline = Pipeline(load(demo_bundle, threads=1, device=device), device)
+
+    def draw(*widths: int) -> tuple[int, int]:
+        for width in widths:
+            pipeline("a red circle", steps=2, seed=3, size=(width, 64), output="latents")
+        return len({number for number, _ in shim.runs}), driver.live["device"]
+
+    sizes = [64 + 8 * index for index in range(LOOPS)]
+    recorded = draw(*sizes)
+    assert draw(*sizes, *reversed(sizes)) == recorded
+    once_more = draw(256)
+    assert once_more[0] == recorded[0] + 1
+    assert once_more[1] <= recorded[1] + 15  # one loop for another, which is released with the next allocation
+    assert draw(*sizes[:-1])[0] == once_more[0]
+    assert draw(sizes[-1])[0] == once_more[0] + 1  # the least recently used had gone
 
 
 def test_targets_of_a_gpu_host(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
