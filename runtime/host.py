@@ -5,17 +5,33 @@ from __future__ import annotations
 import contextlib
 import importlib
 import platform
+import re
 from pathlib import Path
 
 from sdxl_trt.bundle import Host, Manifest, Target, choose_target
-from sdxl_trt.errors import NoTargetForHost
+from sdxl_trt.errors import NoTargetForHost, UsageError
 from sdxl_trt.runtime.cuda import CudaDevice
-from sdxl_trt.runtime.device import Device
+from sdxl_trt.runtime.device import Device, HostDevice
 from sdxl_trt.runtime.ort_cuda import PROVIDER
 from sdxl_trt.runtime.trt import LIBRARIES
 
-RUNS = ("onnxruntime",)
-"""Flavours that a pipeline runs where it is given no device."""
+
+def open_device(name: str) -> Device:
+    """Where engines shall run: 'cpu'; or 'cuda' or 'cuda:1', a GPU as CUDA counts.
+
+    Raises:
+        UsageError: another name.
+        FlavourUnavailable: there is no such GPU, or what drives it is missing.
+        OutOfMemory: there is no room on it, even before a model.
+    """
+    if name == "cpu":
+        return HostDevice()
+    gpu = re.fullmatch(r"cuda(?::(\d{1,3}))?", name)
+    if gpu is None:
+        raise UsageError(
+            "this device cannot be used", got=repr(name), expected="cpu, cuda, or cuda:1 for the second GPU", fix="cuda"
+        )
+    return CudaDevice(int(gpu[1] or 0))
 
 
 def this_host(device: Device | None = None) -> Host:
@@ -76,9 +92,9 @@ def _fix(manifest: Manifest, host: Host) -> str:
         return ""
     if "onnxruntime" in flavours and not host.flavours:
         return "pip install 'sdxl-trt[cpu]', which brings the onnxruntime that this bundle needs"
-    if flavours and not flavours & set(RUNS):
+    if flavours and "onnxruntime" not in flavours:
         return (
-            f"this version of sdxl-trt builds {' and '.join(sorted(flavours))} engines and cannot run them yet; "
-            "sdxl-trt build … --gpu cpu makes a bundle that runs here"
+            f"--device cuda (device='cuda' in Python) runs {' and '.join(sorted(flavours))} engines on a GPU; "
+            "sdxl-trt build … --gpu cpu makes a bundle that runs on the processor"
         )
     return ""

@@ -14,9 +14,10 @@ from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Prompt
-from sdxl_trt.runtime.device import Device, HostDevice
+from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.ensemble import asks_for_refiner, base_request, denoise, make_plans, refiner_settings
 from sdxl_trt.runtime.expert import Expert
+from sdxl_trt.runtime.host import open_device
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.plans import Plan, make_plan
 from sdxl_trt.runtime.prompts.embeds import Pairs, PromptEmbeds, blend, check_pairs
@@ -44,21 +45,27 @@ class Pipeline:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, bundle: str | Path, *, threads: int | None = None, refiner: bool = True) -> Pipeline:
+    def load(
+        cls, bundle: str | Path, *, device: str = "cpu", threads: int | None = None, refiner: bool = True
+    ) -> Pipeline:
         """Open a bundle for this host.
 
         Args:
             bundle: its folder; or 'demo' for the demo model, which is built on first use.
-            threads: that one engine may use; as many as this process may run on when not given.
+            device: 'cpu', 'cuda' or 'cuda:1'.
+            threads: that one engine may use on the processor; as many as this process may run on when not given.
             refiner: open the bundle's refiner too, where there is one.
 
         Raises:
-            UsageError: `threads` is not positive.
+            UsageError: `threads` is not positive, or there is no such kind of device.
             NoTargetForHost: nothing in it runs here; says why.
             BundleError: it is damaged, hostile or of an unknown version.
+            FlavourUnavailable: the GPU, or a library that the engines need on it, is missing.
+            OutOfMemory: the GPU has too little memory.
         """
         folder = demo_bundle() if bundle == "demo" else Path(bundle)
-        return cls(load(folder, threads=threads, refiner=refiner), HostDevice())
+        opened = open_device(device)
+        return cls(load(folder, threads=threads, refiner=refiner, device=opened), opened)
 
     def __call__(
         self,

@@ -90,6 +90,7 @@ SIZE, CORNER = SizeType(), CornerType()
     metavar="N",
     help="Every N steps, write what the picture looks like so far to NAME-preview.png; it goes when the picture comes.",
 )
+@click.option("--device", default="cpu", show_default=True, help="cpu; cuda, or cuda:1 for the second GPU.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]")
 @json_option
 def run_command(
@@ -100,6 +101,7 @@ def run_command(
     images: int | None,
     embedding: tuple[Word, ...],
     preview_every: int | None,
+    device: str,
     threads: int | None,
     as_json: bool,
     **settings: Any,
@@ -111,7 +113,7 @@ def run_command(
     target = _free_name() if output is None else output
     _check_target(target)
     request = Request(prompt=prompt, seed=_seeds(seed, images), **take_sampler_options(settings))
-    pipeline, folder = _load(bundle, threads, refiner=asks_for_refiner(settings))
+    pipeline, folder = _load(bundle, device=device, threads=threads, refiner=asks_for_refiner(settings))
     words = load_words(pipeline, embedding)
     loaded = time.monotonic()
     with shown_previews(target, preview_every) as callback:
@@ -135,16 +137,16 @@ def run_command(
         click.echo(f"{file}  seed {own_seed}")
 
 
-def _load(bundle: Path | None, threads: int | None, *, refiner: bool) -> tuple[Pipeline, Path]:
+def _load(bundle: Path | None, **how: Any) -> tuple[Pipeline, Path]:
     """The pipeline of a bundle: the one given, else the newest that fits, else the demo model's."""
     from sdxl_trt.runtime import Pipeline
 
     if bundle is not None:
-        return Pipeline.load(str(bundle), threads=threads, refiner=refiner), bundle
+        return Pipeline.load(str(bundle), **how), bundle
     refused = []
     for folder in newest_first():
         try:
-            return Pipeline.load(folder, threads=threads, refiner=refiner), folder
+            return Pipeline.load(folder, **how), folder
         except NoTargetForHost as error:
             refused.append(error)
     if refused:
@@ -155,7 +157,7 @@ def _load(bundle: Path | None, threads: int | None, *, refiner: bool) -> tuple[P
             fix=refused[0].fix,
         )
     folder = demo_bundle()
-    return Pipeline.load(folder, threads=threads), folder
+    return Pipeline.load(folder, **how), folder
 
 
 def _seeds(seeds: tuple[int, ...], images: int | None) -> Sequence[int] | None:

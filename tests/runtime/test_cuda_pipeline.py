@@ -13,10 +13,11 @@ import pytest
 from recording_driver import RecordingDriver
 from shim_onnxruntime import Shim
 
-from sdxl_trt.errors import NoTargetForHost
+from sdxl_trt.errors import FlavourUnavailable, NoTargetForHost, UsageError
 from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.expert import LOOPS
+from sdxl_trt.runtime.host import open_device
 from sdxl_trt.runtime.loading import load
 from sdxl_trt.runtime.trt import LIBRARIES
 
@@ -74,4 +75,17 @@ def test_targets_of_a_gpu_host(demo_bundle: Path, tmp_path: Path, monkeypatch: p
         load(demo_bundle, device=device)
     assert "needs onnxruntime" in caught.value.got
     assert "SM 89" in caught.value.expected
-    assert "cannot run them yet" not in caught.value.fix
+    assert "--device" not in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "CUDA", ""])
+def test_a_device_of_another_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="this device cannot be used"):
+        open_device(name)
+
+
+def test_a_device_that_is_not_there_is_an_error(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never the processor instead."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    with pytest.raises(FlavourUnavailable):
+        Pipeline.load(demo_bundle, device="cuda")

@@ -47,12 +47,12 @@ def table_bytes(tmp_path: Path, array: Any) -> bytes:
     return (tmp_path / "table.npy").read_bytes()
 
 
-def test_engines_without_a_runtime_yet_are_named_with_what_helps(bundle: Path) -> None:
+def test_engines_for_a_gpu_are_named_with_what_runs_them(bundle: Path) -> None:
     change_target(bundle, flavour="tensorrt-rtx", flavour_version="1.7.1", sms=(86,))
     with pytest.raises(NoTargetForHost, match="runs on this host") as caught:
         Pipeline.load(bundle)
     assert "needs tensorrt-rtx 1.7.1, which cannot run here" in caught.value.got
-    assert "cannot run them yet" in caught.value.fix
+    assert "--device cuda (device='cuda' in Python) runs tensorrt-rtx engines" in caught.value.fix
     assert "--gpu cpu" in caught.value.fix
 
 
