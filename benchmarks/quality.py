@@ -8,6 +8,7 @@ which makes all of the steps.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,8 @@ def unseen(count: int) -> list[Scene]:
 
 def build(checkpoint: Path) -> Pipeline:
     """The checkpoint's CPU bundle, built if it is not there, and loaded."""
-    bundle = cache_folder() / "quality" / checkpoint.name
+    digest = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()
+    bundle = cache_folder() / "quality" / f"{checkpoint.name}-{digest[:8]}"
     sizes = ["--sizes", "96x96..192x192", "-o", str(bundle)]
     command = [sys.executable, "-m", "sdxl_trt", "build", str(checkpoint), "--gpu", "cpu", *sizes]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
