@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, Final
 
 from benchmarks.fidelity.models import SDXL
-from benchmarks.schedulers import scheduler_class
 from sdxl_trt.runtime.samplers import SAMPLERS, Sampler, SamplerOptions
 
 STEPS: Final = 20
@@ -173,4 +172,6 @@ def _missing(sampler: Sampler, variant: Variant) -> str | None:
 @cache
 def _options(name: str) -> frozenset[str]:
     """Names of the options of a class of diffusers."""
-    return frozenset(inspect.signature(scheduler_class(name).__init__).parameters)
+    import diffusers
+
+    return frozenset(inspect.signature(getattr(diffusers, name).__init__).parameters)

@@ -13,7 +13,7 @@ from benchmarks.fidelity.models import EDGE, SDXL
 from benchmarks.fidelity.sides import GUIDANCE, HANDED_OVER_AT, IMAGE_STRENGTH, INPAINT_STRENGTH, PROMPT, SEED
 from benchmarks.machine import machine, versions
 
-PACKAGES: Final = ("sdxl-trt", "onnxruntime", "numpy", "torch", "diffusers", "transformers")
+PACKAGES: Final = ("sdxl-trt", "onnxruntime", "numpy", "torch", "diffusers", "transformers", "scipy", "torchsde")
 INTRODUCTION: Final = f"""\
 # How close the samplers are to diffusers
 
@@ -40,8 +40,8 @@ eager. A prediction type is what the scheduler takes the network's output for.
 * 1 % more in one coefficient of the first step makes a row fail (`tests/benchmarks/test_fidelity.py`). In the last
   steps, where the network's output counts for little, it is seen at about 1e-4: below the bound, and far above what
   nearly all rows have.
-* k-diffusion is not installed here and cannot be assumed. Where diffusers has no such sampler there is no row;
-  the second table says what is checked instead.
+* k-diffusion is not installed here and cannot be assumed: it brings packages that have nothing to do with samplers.
+  Where diffusers has no such sampler there is no row; the second table says what is checked instead.
 """
 
 
@@ -121,12 +121,11 @@ def _cell(row: Row | None) -> str:
 
 
 def _scheduler(row: Row) -> str:
-    """Class and entries beside SDXL's, with what stands in for a package that is missing."""
+    """Class and entries beside SDXL's."""
     config, case = row.case.config, row.case
     entries = [f"{key}={value}" for key, value in config.items() if SDXL.get(key) != value and key != "_class_name"]
     arguments = [f"{key}={value}" for key, value in case.variant.arguments.items()]
-    missing = row.as_json()["reference"]["stand_ins"]
-    return "; ".join([", ".join([f"`{config['_class_name']}`", *entries, *arguments]), *missing])
+    return ", ".join([f"`{config['_class_name']}`", *entries, *arguments])
 
 
 def _exceptions(rows: Sequence[Row]) -> list[str]:

@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.schedulers import scheduler_class
 from sdxl_trt.runtime.samplers import Sampler
 
 
@@ -33,9 +32,10 @@ def double_precision(sampler: Sampler) -> Iterator[None]:
     What stays in float32 is what was drawn (the noise must be the same) and the sinusoids of timesteps, which are
     part of the network.
     """
+    import diffusers
     import torch
 
-    module = sys.modules[scheduler_class(sampler.scheduler.name).__module__]
+    module = sys.modules[getattr(diffusers, sampler.scheduler.name).__module__]
     drawn = torch.randn
 
     def randn(*shape: Any, dtype: Any = None, **options: Any) -> Any:

@@ -11,7 +11,6 @@ import numpy as np
 from benchmarks.fidelity.cases import PREDICTIONS, STEPS, TASKS, Absence, Case, cases
 from benchmarks.fidelity.models import Model
 from benchmarks.fidelity.sides import Latents, Ours, Theirs
-from benchmarks.schedulers import stand_ins
 
 BOUND: Final = 1e-3
 """Of the largest difference, in parts of the reference's largest element."""
@@ -96,7 +95,6 @@ def reference(case: Case) -> dict[str, Any]:
         "dtype": "float32",
         "generator": "torch, CPU",
         "scheduler": case.config,
-        "stand_ins": stand_ins(case.sampler.scheduler.name, case.config),
     }
 
 

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from benchmarks.fidelity.cases import STEPS, Case
 from benchmarks.fidelity.double import double_precision
 from benchmarks.fidelity.models import EDGE, Model
-from benchmarks.schedulers import make_scheduler
 from sdxl_trt.runtime import Pipeline
 
 Latents = NDArray[np.float32 | np.float64]
@@ -99,10 +98,11 @@ class Theirs:
             return self._run(case, "refiner", image=handed, denoising_start=HANDED_OVER_AT)
 
     def _run(self, case: Case, name: str, **settings: Any) -> Latents:
+        import diffusers
         import torch
 
         pipeline = self.pipelines[name]
-        pipeline.scheduler = make_scheduler(case.sampler.scheduler.name, case.config)
+        pipeline.scheduler = getattr(diffusers, case.sampler.scheduler.name).from_config(case.config)
         made = pipeline(
             PROMPT,
             num_inference_steps=STEPS,

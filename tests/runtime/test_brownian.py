@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,8 +47,8 @@ def test_a_seed_is_a_path() -> None:
 
 
 def test_the_path_is_torchsdes() -> None:
-    torchsde = pytest.importorskip("torchsde", reason="the construction is compared only where torchsde is installed")
     import torch
+    import torchsde
 
     theirs = torchsde.BrownianInterval(
         t0=0.03, t1=14.03, size=(64,), dtype=torch.float32, device="cpu", entropy=7, tol=1e-6, pool_size=24,

@@ -1,9 +1,8 @@
 """diffusers' schedulers run on a cheap model, beside the same run by a table.
 
 They compute in float64, from their own float32 σ and with noise that torch draws in float32, so that what differs is
-the coefficients, and not how float32 rounds differences of nearly equal numbers. Where torchsde is not installed, both
-sides ask this package's Brownian path for times of four digits: the last of float32's, which its logarithms get wrong,
-moves it.
+the coefficients, and not how float32 rounds differences of nearly equal numbers. Both sides ask for the Brownian path
+at times of four digits: the last of float32's, which its logarithms get wrong, moves it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import inspect
 import sys
 import types
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -22,7 +20,6 @@ import numpy as np
 from columns import run_table
 from numpy.typing import NDArray
 
-from benchmarks import schedulers
 from sdxl_trt.runtime.brownian import BrownianPath
 from sdxl_trt.runtime.noise import TorchGenerator
 from sdxl_trt.runtime.table import Table
@@ -72,6 +69,7 @@ WHOLE = Cut()
 def run_theirs(scheduler: Any, steps: int, cut: Cut = WHOLE, **arguments: Any) -> Array:
     """The same run by diffusers: StableDiffusionXLImg2ImgPipeline's own get_timesteps, then its loop."""
     import torch
+    import torchsde
 
     scheduler.set_timesteps(steps)
     for name, value in vars(scheduler).items():
@@ -90,7 +88,7 @@ def run_theirs(scheduler: Any, steps: int, cut: Cut = WHOLE, **arguments: Any) -
         timesteps = timesteps[: len([each for each in timesteps if each >= cutoff])]
     if "generator" in inspect.signature(scheduler.step).parameters:
         arguments["generator"] = generator
-    with _rounded_times():
+    with patch.object(torchsde, "BrownianInterval", functools.partial(_Interval, torchsde.BrownianInterval)):
         for timestep in timesteps:
             sample = scheduler.scale_model_input(latents, timestep)
             output = torch.from_numpy(network(sample[0].float().numpy(), float(timestep)))[None].double()
@@ -110,34 +108,36 @@ def _img2img_timesteps(scheduler: Any, steps: int, cut: Cut) -> Any:
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """A scheduler of diffusers that draws float32 noise whatever it computes in."""
+    import diffusers
     import torch
     from diffusers.utils.torch_utils import randn_tensor
 
     def drawn(*arguments: Any, dtype: Any = None, **options: Any) -> Any:
         return randn_tensor(*arguments, dtype=torch.float32, **options).to(dtype)
 
-    made = schedulers.make_scheduler(name, config)
-    module: Any = sys.modules[type(made).__module__]
+    kind = getattr(diffusers, name)
+    module: Any = sys.modules[kind.__module__]
     if hasattr(module, "randn_tensor"):
         module.randn_tensor = drawn
-    return made
+    return kind.from_config(config)
 
 
-def _rounded_times() -> AbstractContextManager[Any]:
-    module = sys.modules.get("torchsde")
-    stands_in = module is not None and module.BrownianInterval is schedulers.Interval
-    return patch.object(module, "BrownianInterval", _Interval) if stands_in else nullcontext()
+class _Interval:
+    """torchsde's, at rounded times and of float32 noise, scaled in float64."""
 
-
-class _Interval(schedulers.Interval):
-    """The stand-in for torchsde's, at rounded times and in float64."""
-
-    def __call__(self, first: Any, second: Any) -> Any:
+    def __init__(self, make: Any, **options: Any) -> None:
         import torch
 
-        drawn = _increment(self.path, float(first), float(second)).astype(np.float64)
-        return torch.from_numpy(drawn * np.sqrt(float(second) - float(first)))
+        self._interval = make(**options | {"dtype": torch.float32})
+
+    def __call__(self, first: Any, second: Any) -> Any:
+        low, high = _rounded(float(first)), _rounded(float(second))
+        return self._interval(low, high).double() * np.sqrt((float(second) - float(first)) / (high - low))
 
 
 def _increment(path: BrownianPath, first: float, second: float) -> NDArray[np.float32]:
-    return path.increment(float(f"{first:.4g}"), float(f"{second:.4g}"))
+    return path.increment(_rounded(first), _rounded(second))
+
+
+def _rounded(time: float) -> float:
+    return float(f"{time:.4g}")
