@@ -66,9 +66,8 @@ ZERO_SNR_EPSILON: Final = (
     "a model that predicts noise cannot begin at noise alone: sdxl-trt refuses it, diffusers divides by nearly zero"
 )
 NO_SUCH_CLASS: Final = (
-    "diffusers has no such sampler. k-diffusion has, but is not installed here and cannot be assumed; what stands for "
-    "a second reference is tests/runtime/test_convergence.py: the error on data whose solution is known falls with "
-    "steps by the sampler's order"
+    "diffusers has no such sampler; k-diffusion's agrees (tests/runtime/test_k_diffusion.py), and the error on data "
+    "whose solution is known falls with steps by the sampler's order (tests/runtime/test_convergence.py)"
 )
 
 

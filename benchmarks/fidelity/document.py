@@ -40,8 +40,8 @@ eager. A prediction type is what the scheduler takes the network's output for.
 * 1 % more in one coefficient of the first step makes a row fail (`tests/benchmarks/test_fidelity.py`). In the last
   steps, where the network's output counts for little, it is seen at about 1e-4: below the bound, and far above what
   nearly all rows have.
-* k-diffusion is not installed here and cannot be assumed: it brings packages that have nothing to do with samplers.
-  Where diffusers has no such sampler there is no row; the second table says what is checked instead.
+* Where diffusers has no such sampler there is no row, and k-diffusion's own function is the reference, in float64
+  (`tests/runtime/test_k_diffusion.py`); the second table says where.
 """
 
 
