@@ -209,30 +209,6 @@ def test_a_longer_second_prompt_lengthens_the_first(ours: Pipeline, theirs: Any)
     assert error(ours.encode(PROMPT, prompt_2=LONG), wanted, "prompt_2") <= REQUIRED
 
 
-@pytest.mark.parametrize(
-    ("prompt", "its"),
-    [
-        (PROMPT, PROMPT),
-        ("a large (red:1.3) circle", "a large (red)1.3 circle"),
-        ("a (large red:1.5) (circle:1.1) on white", "a (large red)1.5 (circle)1.1 on white"),
-        ([("a red circle", 0.7), ("a blue star", 0.3)], '("a red circle", "a blue star").blend(0.7, 0.3)'),
-        ([("a red circle", 1.0), ("a blue star", 1.5)], '("a red circle", "a blue star").blend(1, 1.5)'),
-    ],
-    ids=["plain", "one word", "two weights", "blend", "blend, scaled"],
-)
-def test_compel_itself_agrees(ours: Pipeline, theirs: Any, prompt: Any, its: str) -> None:
-    """compel in float32; weights above 1, since for smaller ones it masks words out as well. Hidden states alone: its
-    pooled output is that of the text with brackets, numbers and `.blend` in it.
-    """
-    import torch
-    from compel import CompelForSDXL
-
-    with torch.no_grad():
-        wanted = CompelForSDXL(theirs)(its).embeds[0].numpy()
-    got = ours.encode(prompt, weighting="interpolate").hidden
-    assert relative_error(got, wanted, REQUIRED, str(prompt)) <= REQUIRED
-
-
 def test_blends_are_compels(ours: Pipeline, theirs: Any) -> None:
     """compel: shorter prompts lengthened by empty ones, weights scaled to a sum of 1, the weighted sum."""
     texts, weights = (PROMPT, LONG, "a blue star"), np.array([2.0, 1.0, -0.5])
