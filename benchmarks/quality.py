@@ -33,6 +33,7 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 BASE, STUDENT, REFINER = (DEMO_CHECKPOINT.name + suffix for suffix in ("", "-turbo", "-refiner"))
+NEEDED = {"base": (BASE,), "student": (STUDENT,), "refiner": (BASE, REFINER)}
 KINDS = ("large", "left", "above", "small", "left", "above")
 """Kinds of prompts, in turns: a third shows one thing."""
 BASE_RIGHT = 97.0
@@ -250,6 +251,10 @@ def _name(size: Size) -> str:
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the JSON file.")
 def main(model: str, models: Path, prompts: int, beside: int, sizes: tuple[str, ...], output: Path) -> None:
     """Score the demo model, its student or its refiner on unseen prompts; exit 1 if it misses an aim."""
+    if missing := [name for name in NEEDED[model] if not (models / name).exists()]:
+        raise click.UsageError(
+            f"no {' and '.join(missing)} in {models}; scripts/train_demo makes them in out/train/result"
+        )
     chosen = [size for size in BUCKETS if not sizes or _name(size) in sizes]
     report = measure(model, models, prompts, chosen, min(beside, prompts))
     click.echo(report)

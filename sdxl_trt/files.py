@@ -22,6 +22,11 @@ LOCK_NAME = ".lock"
 """The file whose lock a folder's writer holds; it stays."""
 
 
+def temporary_in(folder: Path) -> Path:
+    """A name for an unfinished file. It is known before the file is there: an interrupt comes between any two lines."""
+    return folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears under `path`, whole, when the block ends, and not at all if it fails.
@@ -29,7 +34,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the folder does not exist and cannot be made, or cannot be written to, or is full.
     """
-    temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(8))
+    temporary = temporary_in(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -37,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException as error:  # an interrupt comes between any two lines: what has a name is looked for
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):

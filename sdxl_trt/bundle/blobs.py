@@ -8,14 +8,13 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from sdxl_trt.bundle.manifest import MANIFEST_NAME, Blob
 from sdxl_trt.errors import BundleError, OutputError
-from sdxl_trt.files import LOCK_NAME, TEMPORARY_PREFIX, exclusive, unwritable
+from sdxl_trt.files import LOCK_NAME, exclusive, temporary_in, unwritable
 
 
 class HashingWriter:
@@ -115,13 +114,13 @@ class BlobStore:
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[int, Path]]:
         """A file of no name yet, gone when the block ends unless it was renamed."""
+        temporary = temporary_in(self.folder)
         try:
-            descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=self.folder)
             try:
-                yield descriptor, Path(name)
+                with temporary.open("x+b", buffering=0) as file:
+                    yield file.fileno(), temporary
             finally:
-                os.close(descriptor)
-                Path(name).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
