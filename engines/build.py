@@ -15,11 +15,12 @@ from pathlib import Path
 
 from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Refiner, Target, conflict, write_manifest
 from sdxl_trt.engines.acceptance import accept_on_cpu
+from sdxl_trt.engines.attention import fuse_attention
 from sdxl_trt.engines.compiler import Task, compile_apart
 from sdxl_trt.engines.flavours import check_buildable
 from sdxl_trt.engines.hooks import STEPS, Report
 from sdxl_trt.engines.keys import engine_key
-from sdxl_trt.engines.ort import store_graph
+from sdxl_trt.engines.ort import ease_group_norms, store_graph
 from sdxl_trt.engines.pending import Existing
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
@@ -94,7 +95,7 @@ def _target(request: TargetRequest, version: str, work: _Work, refining: _Work |
         processor=request.processor,
         precision=request.flavour.precision,
         profile=work.profile,
-        accepted=request.flavour.name == "onnxruntime",  # accepted below; a GPU's engines at their first start
+        accepted=request.flavour.runs_here,  # accepted below; a GPU's engines at their first start
         engines=work.engines(request, version),
         refiner=refining.engines(request, version) if refining else {},
     )
@@ -143,7 +144,7 @@ class _Work:
             return found
         report = functools.partial(self.progress, f"build {request.name} {self.label}{spec.name}")
         report(0, STEPS)
-        if request.flavour.name == "onnxruntime":
+        if request.flavour.module == "onnxruntime":
             file, weights = self._graph(request, spec, report)
         else:
             file, weights = self._plan(request, spec, report), ()
@@ -175,8 +176,11 @@ class _Work:
         return writer.blob()
 
     def _graph(self, request: TargetRequest, spec: GraphSpec, report: Report) -> tuple[Blob, tuple[Blob, ...]]:
-        file, weights = store_graph(self.source, spec, request.flavour.precision, self.store)
-        accept_on_cpu(self.store.path(file), spec, self.profile, report)
+        flavour = request.flavour
+        fused = [] if flavour.runs_here else [fuse_attention]
+        file, weights = store_graph(self.source, spec, flavour.precision, self.store, (ease_group_norms, *fused))
+        if flavour.runs_here:
+            accept_on_cpu(self.store.path(file), spec, self.profile, report)
         return file, (weights,)
 
     def _stored(self, blob: Blob, path: Path) -> Blob:

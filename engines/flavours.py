@@ -26,15 +26,22 @@ class Flavour:
     precision: str
     """Of the graphs it takes: 'float16' or 'float32'."""
     sms: tuple[int, ...] | None = None
-    """Compute capabilities it compiles for on any host; None: only that of the GPU in the host."""
+    """Compute capabilities it compiles for on any host; none: it compiles nothing, and runs on all of its kind; None:
+    only that of the GPU in the host."""
     flags: tuple[str, ...] = ()
     """Members of BuilderFlag to set ('+NAME') or clear ('-NAME')."""
+
+    @property
+    def runs_here(self) -> bool:
+        """Its engines run on the processor, so on whatever host builds them."""
+        return self.name == "onnxruntime"
 
 
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
         Flavour(name="onnxruntime", module="onnxruntime", oldest=(1, 31), precision="float32", sms=()),
+        Flavour(name="onnxruntime-cuda", module="onnxruntime", oldest=(1, 31), precision="float16", sms=()),
         # TF32 rounds the operands of float32 products to 10 bits, and the state between steps is float32.
         Flavour(name="tensorrt", module="tensorrt", oldest=(10, 13), precision="float16", flags=("-TF32",)),
         Flavour(

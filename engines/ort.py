@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,13 @@ from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.weights import set_location, write_weights
 from sdxl_trt.spec import GraphSpec
 
+Rewriting = Callable[[Any, Any], None]
+"""Changes a graph in place, given the module onnx and the model."""
 
-def store_graph(source: Source, spec: GraphSpec, precision: str, store: BlobStore) -> tuple[Blob, Blob]:
+
+def store_graph(
+    source: Source, spec: GraphSpec, precision: str, store: BlobStore, rewritings: Iterable[Rewriting]
+) -> tuple[Blob, Blob]:
     """Store a graph's ONNX file and its weights file, which it names by its SHA-256; returns both.
 
     onnxruntime finds the second beside the first when it is given the first's path.
@@ -28,30 +33,32 @@ def store_graph(source: Source, spec: GraphSpec, precision: str, store: BlobStor
     with store.writer() as writer:
         write_weights(onnx, source, model, writer)
     set_location(model, writer.blob().sha256)
-    ease_group_norms(onnx, model.graph)
+    for rewrite in rewritings:
+        rewrite(onnx, model)
     return store.put_bytes(model.SerializeToString(deterministic=True)), writer.blob()
 
 
-def ease_group_norms(onnx: Any, graph: Any) -> None:
+def ease_group_norms(onnx: Any, model: Any) -> None:
     """Write every GroupNormalization as InstanceNormalization over grouped channels, scaled and shifted afterwards.
 
     onnxruntime 1.31 has no CPU kernel for the first and runs some fifteen small operators in its place; it has one for
     the second. The numbers are the same but for rounding.
     """
-    widths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
-    nodes = [
-        new
-        for node in graph.node
-        for new in (_instance_norm(onnx, graph, node, widths) if node.op_type == "GroupNormalization" else [node])
-    ]
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = list(graph.node)
     del graph.node[:]
-    graph.node.extend(nodes)
+    for node in nodes:
+        if node.op_type == "GroupNormalization":
+            graph.node.extend(_instance_norm(onnx, graph, node, weights[node.input[1]]))
+        else:
+            graph.node.append(node)
 
 
-def _instance_norm(onnx: Any, graph: Any, node: Any, widths: dict[str, int]) -> Iterator[Any]:
+def _instance_norm(onnx: Any, graph: Any, node: Any, weight: Any) -> Iterator[Any]:
     """x [N, C, …] → [N, G, C/G · …], normalised, → [N, C, …], times scale [C], plus bias [C], in the shape of x.
 
-    `widths` gives the length of every one-dimensional weight.
+    `weight` is the initializer of scale, which tells C and the dtype.
     """
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups = attributes["num_groups"]
@@ -64,8 +71,9 @@ def _instance_norm(onnx: Any, graph: Any, node: Any, widths: dict[str, int]) -> 
     def make(kind: str, inputs: list[str], output: str, **options: Any) -> Any:
         return onnx.helper.make_node(kind, inputs, [output], name=f"{output}.{kind}", **options)
 
-    grouped, channels = constant("grouped", [0, groups, -1]), constant("channels", [0, widths[scale], -1])
-    one, zero = (constant(name, np.full(groups, v, np.float32)) for name, v in (("one", 1), ("zero", 0)))
+    grouped, channels = constant("grouped", [0, groups, -1]), constant("channels", [0, weight.dims[0], -1])
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
+    one, zero = (constant(name, np.full(groups, v, dtype)) for name, v in (("one", 1), ("zero", 0)))
     column = constant("column", [1])
     yield make("Reshape", [x, grouped], f"{y}.x")
     yield make("InstanceNormalization", [f"{y}.x", one, zero], f"{y}.n", epsilon=attributes.get("epsilon", 1e-5))

@@ -17,21 +17,21 @@ class TargetRequest:
 
     flavour: Flavour
     sms: tuple[int, ...]
-    """Compute capabilities, ascending; none for the CPU."""
+    """Compute capabilities, ascending; none where nothing is compiled."""
     processor: str
     """Instruction set of the hosts it is for: this host's, as no library here compiles for another."""
 
     @property
     def name(self) -> str:
         """Of the target in the bundle: tensorrt-rtx-sm86-sm89, tensorrt-sm90, onnxruntime-x86_64."""
-        return "-".join([self.flavour.name, *(f"sm{sm}" for sm in self.sms)] + ([] if self.sms else [self.processor]))
+        return "-".join([self.flavour.name, *([f"sm{sm}" for sm in self.sms] or [self.processor])])
 
 
 def resolve_targets(gpus: Sequence[str], flavour: str | None = None) -> tuple[TargetRequest, ...]:
     """What to build for the named GPUs.
 
     GPUs that can share engines do: TensorRT for RTX compiles one plan for several compute capabilities, and the plan
-    is no larger for it. TensorRT's own engines are one set per compute capability.
+    is no larger for it. TensorRT's own engines are one set per compute capability. onnxruntime's are one set for all.
 
     Args:
         gpus: names from the catalogue, or 'cpu'.
@@ -51,7 +51,7 @@ def resolve_targets(gpus: Sequence[str], flavour: str | None = None) -> tuple[Ta
     chosen = [(_flavour(gpu, flavour), gpu) for gpu in found]
     requests: list[TargetRequest] = []
     for one in dict.fromkeys(flavour for flavour, _ in chosen):
-        sms = sorted({gpu.sm for flavour, gpu in chosen if flavour is one and gpu})
+        sms = sorted({gpu.sm for flavour, gpu in chosen if flavour is one and gpu} if one.sms != () else ())
         together = one.sms is not None
         requests += (_request(one, group) for group in ([sms] if together else [[sm] for sm in sms]))
     return tuple(requests)
@@ -79,4 +79,5 @@ def _flavour(gpu: Gpu | None, wanted: str | None) -> Flavour:
 def _able(gpu: Gpu | None) -> tuple[str, ...]:
     if gpu is None:
         return ("onnxruntime",)
-    return ("tensorrt", "tensorrt-rtx") if gpu.sm in RTX_SMS else ("tensorrt",)
+    compiled = ("tensorrt", "tensorrt-rtx") if gpu.sm in RTX_SMS else ("tensorrt",)
+    return (*compiled, "onnxruntime-cuda")

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from sdxl_trt.bundle import Host, Manifest, Target, choose_target
+from sdxl_trt.bundle.hosts import ON_CPU, ON_CUDA
 from sdxl_trt.errors import NoTargetForHost, UsageError
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.device import Device, HostDevice
@@ -50,7 +51,7 @@ def _flavours() -> dict[str, str]:
         import onnxruntime
     except ImportError:
         return {}
-    return {"onnxruntime": onnxruntime.__version__}
+    return {ON_CPU: onnxruntime.__version__}
 
 
 def _gpu_flavours() -> dict[str, str]:
@@ -62,7 +63,7 @@ def _gpu_flavours() -> dict[str, str]:
     with contextlib.suppress(ImportError):
         onnxruntime = importlib.import_module("onnxruntime")
         if PROVIDER in onnxruntime.get_available_providers():
-            flavours["onnxruntime"] = onnxruntime.__version__
+            flavours[ON_CUDA] = onnxruntime.__version__
     return flavours
 
 
@@ -90,9 +91,9 @@ def _fix(manifest: Manifest, host: Host) -> str:
     flavours = {target.flavour for target in manifest.targets if target.processor == host.processor}
     if host.sm is not None:
         return ""
-    if "onnxruntime" in flavours and not host.flavours:
+    if ON_CPU in flavours and not host.flavours:
         return "pip install 'sdxl-trt[cpu]', which brings the onnxruntime that this bundle needs"
-    if flavours and "onnxruntime" not in flavours:
+    if flavours and ON_CPU not in flavours:
         return (
             f"--device cuda (device='cuda' in Python) runs {' and '.join(sorted(flavours))} engines on a GPU; "
             "sdxl-trt build … --gpu cpu makes a bundle that runs on the processor"

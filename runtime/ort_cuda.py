@@ -1,4 +1,4 @@
-"""Engines of the `onnxruntime` flavour on a GPU, for where TensorRT is missing. API-checked; not measured.
+"""Engines of the `onnxruntime-cuda` flavour, for where TensorRT is missing. API-checked; not measured.
 
 onnxruntime records by itself: wrapping its runs in a recording of one's own is reported to fail (microsoft/onnxruntime,
 pull request 32081). So each binding has a `gpu_graph_id`, is recorded by its first run, and counts as not capturable.

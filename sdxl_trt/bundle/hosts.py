@@ -9,6 +9,9 @@ from pathlib import Path
 from sdxl_trt.bundle.manifest import Manifest, Target
 from sdxl_trt.errors import NoTargetForHost
 
+ON_CPU, ON_CUDA = GRAPHS = ("onnxruntime", "onnxruntime-cuda")
+"""Flavours of onnxruntime, which takes graphs as they are: on the processor, and on NVIDIA's GPUs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
@@ -41,7 +44,7 @@ def choose_target(manifest: Manifest, host: Host, bundle: Path) -> Target:
 
 
 def _preference(target: Target) -> int:
-    if target.flavour == "onnxruntime":
+    if target.flavour in GRAPHS:
         return 2
     return 0 if target.sms else 1
 
@@ -55,7 +58,7 @@ def refusal(target: Target, host: Host) -> str | None:
     version = host.flavours[target.flavour]
     if not _version_fits(target, version):
         return f"built with {target.flavour} {target.flavour_version}, this host has {version}"
-    on_gpu = target.flavour != "onnxruntime"
+    on_gpu = target.flavour != ON_CPU
     if (on_gpu and host.sm is None) or (target.sms and host.sm not in target.sms):
         wanted = ", ".join(f"SM {sm}" for sm in target.sms) or "an NVIDIA GPU"
         return f"built for {wanted}, this host has " + (f"SM {host.sm}" if host.sm else "no NVIDIA GPU")
@@ -64,7 +67,7 @@ def refusal(target: Target, host: Host) -> str | None:
 
 def _version_fits(target: Target, version: str) -> bool:
     """Later onnxruntimes read the graphs of earlier ones; a TensorRT plan is for the very version that wrote it."""
-    if target.flavour != "onnxruntime":
+    if target.flavour not in GRAPHS:
         return version == target.flavour_version
     return _numbers(version) >= _numbers(target.flavour_version)
 

@@ -62,7 +62,7 @@ class Target:
 
     name: str
     flavour: str
-    """tensorrt, tensorrt-rtx or onnxruntime."""
+    """tensorrt, tensorrt-rtx, onnxruntime (on the processor) or onnxruntime-cuda."""
     flavour_version: str
     sms: tuple[int, ...]
     """Compute capabilities (86 for 8.6) the engines were compiled for; empty: none named ('portable', or a CPU)."""

@@ -31,6 +31,9 @@ Size = tuple[int, int]
 EXPORT_MEMORY = 10**9
 """Bytes: at full size an export has 0.72 GB resident at its peak (benchmarks/fullsize.py)."""
 
+NAMES = ("tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-cuda")
+"""Of flavours, as in `sdxl_trt.engines.flavours`, which is not needed for --help."""
+
 MODEL = click.argument("model", default=DEFAULT_MODEL)
 VAE = click.option(
     "--vae",
@@ -116,7 +119,7 @@ def _check_pair(model: str, refiner: str, vae: Path | None, progress: Progress) 
 @click.command("build")
 @MODEL
 @click.option("--gpu", "gpus", multiple=True, required=True, help="See `sdxl-trt gpus`; or cpu. Repeat for several.")
-@click.option("--flavour", type=click.Choice(["tensorrt", "tensorrt-rtx", "onnxruntime"]), help="[default: the GPU's]")
+@click.option("--flavour", type=click.Choice(NAMES), help="[default: the GPU's]")
 @click.option("--size", type=SIZE, help="The one size to build for.")
 @click.option("--sizes", help="MIN..MAX, as 512x512..1536x1536.  [default: half to one and a half of the model's]")
 @click.option("--batch", type=int, default=4, show_default=True, help="Most pictures denoised at once.")

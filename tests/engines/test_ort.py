@@ -33,7 +33,7 @@ def test_group_norms_are_the_same_numbers(groups: int, channels: int, size: tupl
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
     before = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
-    ease_group_norms(onnx, model.graph)
+    ease_group_norms(onnx, model)
     onnx.checker.check_model(model, full_check=True)
     kinds = Counter(node.op_type for node in model.graph.node)
     assert (kinds["GroupNormalization"], kinds["InstanceNormalization"]) == (0, 1)

@@ -25,6 +25,7 @@ CPU = f"onnxruntime-{platform.machine()}"
         (["rtx4090", "cpu", "h100"], None, ["tensorrt-rtx-sm89", CPU, "tensorrt-sm90"]),
         (["rtx3060", "rtx4090"], "tensorrt", ["tensorrt-sm86", "tensorrt-sm89"]),
         (["a10", "l40s"], "tensorrt-rtx", ["tensorrt-rtx-sm86-sm89"]),
+        (["h200", "rtx3060"], "onnxruntime-cuda", [CPU.replace("onnxruntime", "onnxruntime-cuda")]),
     ],
 )
 def test_targets(gpus: list[str], flavour: str | None, names: list[str]) -> None:
@@ -39,9 +40,9 @@ def test_precision_comes_with_the_flavour() -> None:
 @pytest.mark.parametrize(
     ("gpus", "flavour", "able"),
     [
-        (["h100"], "tensorrt-rtx", "tensorrt for"),
-        (["b200"], "tensorrt-rtx", "tensorrt for"),
-        (["rtx3060"], "onnxruntime", "tensorrt or tensorrt-rtx for"),
+        (["h100"], "tensorrt-rtx", "tensorrt or onnxruntime-cuda for"),
+        (["b200"], "tensorrt-rtx", "tensorrt or onnxruntime-cuda for"),
+        (["rtx3060"], "onnxruntime", "tensorrt or tensorrt-rtx or onnxruntime-cuda for"),
         (["cpu"], "tensorrt", "onnxruntime for"),
         (["rtx3060", "cpu"], "tensorrt-rtx", "onnxruntime for"),
     ],

@@ -5,6 +5,9 @@ Text encoders, step and VAE are onnxruntime's CPU sessions on the streams of the
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +16,8 @@ import pytest
 from recording_driver import RecordingDriver
 from shim_onnxruntime import Shim
 
+from sdxl_trt.bundle import MANIFEST_NAME, read_manifest, write_manifest
+from sdxl_trt.bundle.hosts import ON_CUDA
 from sdxl_trt.errors import FlavourUnavailable, NoTargetForHost, UsageError
 from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.cuda import CudaDevice
@@ -22,14 +27,28 @@ from sdxl_trt.runtime.loading import load
 from sdxl_trt.runtime.trt import LIBRARIES
 
 
+@pytest.fixture(scope="module")
+def cuda_bundle(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The processor's float32 graphs as a GPU's: what differs then is the device, and nothing else."""
+    bundle = tmp_path_factory.mktemp("cuda") / "bundle"
+    shutil.copytree(demo_bundle, bundle, copy_function=os.link)
+    manifest = read_manifest(bundle)
+    targets = tuple(dataclasses.replace(target, flavour=ON_CUDA) for target in manifest.targets)
+    (bundle / MANIFEST_NAME).unlink()  # not through the link
+    write_manifest(bundle, dataclasses.replace(manifest, targets=targets))
+    return bundle
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["prompt", "late"])
-def test_the_same_picture_as_on_the_processor(demo_bundle: Path, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_picture_as_on_the_processor(
+    demo_bundle: Path, cuda_bundle: Path, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"steps": 4, "seed": 3, "size": (64, 72), "sampler": "euler_a"}
     wanted = Pipeline.load(demo_bundle, threads=1)("a red circle", **settings)
     driver = RecordingDriver(late=late)
     monkeypatch.setitem(sys.modules, "onnxruntime", Shim(driver))
     device = CudaDevice(driver=driver)
-    pipeline = Pipeline(load(demo_bundle, threads=1, device=device), device)
+    pipeline = Pipeline(load(cuda_bundle, threads=1, device=device), device)
     got = pipeline("a red circle", **settings)
     error = np.abs(got.latents - wanted.latents).max()
     print(f"latents: measured {error:.2e}, required < 1e-4 (rows are filled up, so products are of another length)")
@@ -44,12 +63,12 @@ def test_the_same_picture_as_on_the_processor(demo_bundle: Path, late: bool, mon
     assert not +driver.live
 
 
-def test_recordings_of_the_last_sizes_are_kept(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_of_the_last_sizes_are_kept(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = RecordingDriver()
     shim = Shim(driver)
     monkeypatch.setitem(sys.modules, "onnxruntime", shim)
     device = CudaDevice(driver=driver)
-    pipeline = Pipeline(load(demo_bundle, threads=1, device=device), device)
+    pipeline = Pipeline(load(cuda_bundle, threads=1, device=device), device)
 
     def draw(*widths: int) -> tuple[int, int]:
         for width in widths:
@@ -66,16 +85,20 @@ def test_recordings_of_the_last_sizes_are_kept(demo_bundle: Path, monkeypatch: p
     assert draw(sizes[-1])[0] == once_more[0] + 1  # the least recently used had gone
 
 
-def test_targets_of_a_gpu_host(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_of_a_gpu_host(cuda_bundle: Path, demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU's onnxruntime does not serve a GPU; what is refused, and why, is in the message."""
     device = CudaDevice(driver=RecordingDriver())
     for library in LIBRARIES.values():
         monkeypatch.setitem(sys.modules, library.module, None)
-    with pytest.raises(NoTargetForHost) as caught:
-        load(demo_bundle, device=device)
-    assert "needs onnxruntime" in caught.value.got
-    assert "SM 89" in caught.value.expected
-    assert "--device" not in caught.value.fix
+    for bundle, needed in ((demo_bundle, "onnxruntime"), (cuda_bundle, "onnxruntime-cuda")):
+        with pytest.raises(NoTargetForHost) as caught:
+            load(bundle, device=device)
+        assert f"needs {needed} 1" in caught.value.got
+        assert "SM 89" in caught.value.expected
+        assert "--device" not in caught.value.fix
+    with pytest.raises(NoTargetForHost, match="needs onnxruntime-cuda") as caught:
+        load(cuda_bundle)
+    assert "--device cuda" in caught.value.fix
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "CUDA", ""])
