@@ -8,6 +8,7 @@ import torch
 from torch import distributed, nn
 
 from scripts.demo_model.checkpoint import save, share
+from scripts.demo_model.decoder import DecoderStage
 from scripts.demo_model.latents import Latents
 from scripts.demo_model.refiner import RefinerStage, refiner_config
 from scripts.demo_model.student import SCHEDULER, Solutions, StudentStage
@@ -16,7 +17,7 @@ from scripts.demo_model.unet import UnetStage
 from scripts.demo_model.vae import VaeStage
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
-STEPS = {"vae": 4500, "unet": 15000, "student": 3000, "refiner": 1000}
+STEPS = {"vae": 4500, "decoder": 2000, "unet": 15000, "student": 4000, "refiner": 1000}
 """Steps of each stage, in their order."""
 BASE = DEMO_CHECKPOINT.name
 REFINER_INDEX = {
@@ -35,6 +36,9 @@ def work(run: Run, steps: dict[str, int], address: str) -> None:
         distributed.init_process_group("gloo", init_method=address, rank=run.rank, world_size=run.workers)
     torch.set_flush_denormal(True)
     vae = train(VaeStage(run, steps["vae"]), run)["vae"]
+    decoder = DecoderStage(run, steps["decoder"], vae)
+    train(decoder, run)
+    vae = decoder.finish()
     latents = Latents(run.folder / "latents", vae, run)
     scaled = {"vae": {"scaling_factor": latents.scaling_factor}}
     base = train(UnetStage(run, steps["unet"], latents), run)

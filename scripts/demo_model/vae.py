@@ -53,10 +53,15 @@ class VaeStage(Stage):
         vae: Any = self.models["vae"]
         posterior = vae.encode(pictures).latent_dist
         latents = posterior.mean + posterior.std * dice.normal(posterior.mean)
-        error = (vae.decode(latents).sample - pictures).abs()
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        loss: Tensor = (weights * (error + 0.5 * error.square())).mean() + KL_WEIGHT * divergence
+        loss: Tensor = weighted_error(vae.decode(latents).sample, pictures, weights) + KL_WEIGHT * divergence
         return loss
+
+
+def weighted_error(drawn: Tensor, pictures: Tensor, weights: Tensor) -> Tensor:
+    """Absolute and half the squared error, with a weight for each pixel [N, 1, height, width]."""
+    error = (drawn - pictures).abs()
+    return (weights * (error + 0.5 * error.square())).mean()
 
 
 def draw_pictures(random: np.random.Generator, count: int, *, whole: bool) -> tuple[Tensor, Tensor]:
