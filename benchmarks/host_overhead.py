@@ -67,6 +67,9 @@ class NullEngine:
     def enqueue(self, stream: Stream) -> None:
         """Do nothing."""
 
+    def close(self) -> None:
+        """Nothing to release."""
+
 
 class HostOnly(HostDevice):
     """The host without what is the device's work."""

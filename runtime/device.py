@@ -88,6 +88,9 @@ class Device(Protocol):
     def capture(self, work: Work, stream: Stream) -> Work:
         """Record what `work` puts on the stream, without running it; what is returned runs it, as often as called."""
 
+    def close(self) -> None:
+        """Wait for what runs and release everything; buffers and recordings must not be used afterwards."""
+
 
 @dataclass(frozen=True)
 class HostBuffer:
@@ -143,6 +146,9 @@ class HostDevice:
     def capture(self, work: Work, stream: Stream) -> Work:  # noqa: ARG002
         """The work as it is."""
         return work
+
+    def close(self) -> None:
+        """Nothing: arrays go when nobody holds them."""
 
 
 def _array(buffer: Buffer) -> NDArray[Any]:

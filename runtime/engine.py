@@ -56,6 +56,9 @@ class Engine(Protocol):
         May run the engine once to prepare it for these shapes, which writes the output buffers.
         """
 
+    def close(self) -> None:
+        """Release the graph and its weights, whoever still holds this object. No binding may be left."""
+
 
 SHAPES = 4
 """Shapes that a `Caller` keeps recorded."""

@@ -67,10 +67,14 @@ def load(bundle: Path, *, threads: int | None = None, refiner: bool = True, devi
     # Hashing a file and optimising a graph leave Python's lock; a GPU is for one thread at a time.
     with ThreadPoolExecutor(1 if isinstance(device, CudaDevice) else None) as pool:
         opener = _Opener(store=BlobStore(bundle), target=target, threads=threads, device=device, pool=pool)
-        loaded = opener.open(manifest.model, manifest.files, target.engines)
-        if second is None:
-            return loaded
-        return replace(loaded, refiner=opener.open(second.model, second.files, target.refiner))
+        try:
+            loaded = opener.open(manifest.model, manifest.files, target.engines)
+            if second is None:
+                return loaded
+            return replace(loaded, refiner=opener.open(second.model, second.files, target.refiner))
+        except BaseException:
+            opener.close()
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,13 @@ class _Opener:
             decoder=engines["vae_decoder"].result(),
             open_encoder=lambda: self._open_engine(encoder, "vae_encoder"),
         )
+
+    def close(self) -> None:
+        """Open no more engines, and release those that are: an error on its way holds on to them."""
+        self.pool.shutdown(cancel_futures=True)
+        for opened in self.engines.values():
+            if not opened.cancelled() and not opened.exception():
+                opened.result().close()
 
     def _engine(self, entry: EngineEntry, name: str) -> Future[Engine]:
         key = (entry.file, *entry.weights)

@@ -146,12 +146,12 @@ class Loop:
         for tensor in self._engine.inputs.values():
             if "rows" in tensor.shape:
                 buffers[tensor.name] = buffers[tensor.name][:rows]
-        binding = self._engine.bind(buffers)
+        binding, copy = self._engine.bind(buffers), self._device.copy  # without `self`: a loop goes when it is dropped
         return record(
             binding,
             self._device,
             self._stream,
-            then=lambda stream: self._device.copy(buffers["new_state"], buffers["state"], stream),
+            then=lambda stream: copy(buffers["new_state"], buffers["state"], stream),
         )
 
 

@@ -57,6 +57,10 @@ class OrtEngine:
         """Put a host buffer behind every input and output."""
         return OrtBinding(self, self._session, buffers)
 
+    def close(self) -> None:
+        """Release the session."""
+        del self._session
+
 
 class OrtBinding:
     """A session with the addresses of its tensors: a run allocates and copies none of them."""

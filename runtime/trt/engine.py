@@ -75,6 +75,10 @@ class TrtEngine:
         """
         return TrtBinding(self, buffers)
 
+    def close(self) -> None:
+        """Release the plan and its weights."""
+        del self.config, self.kernels, self.cuda_engine
+
 
 def _check_host(trt: Any, target: Target, name: str, device: CudaDevice) -> None:
     host = Host(processor=platform.machine(), flavours={target.flavour: str(trt.__version__)}, sm=device.sm)

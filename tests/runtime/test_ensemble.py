@@ -292,13 +292,15 @@ def test_embeddings_of_another_text_encoder_are_refused(models: Models, tmp_path
 
 
 def test_what_is_the_same_is_opened_once(ours: Pipeline) -> None:
-    base, refiner = ours._base.loaded, ours._base.loaded.refiner
+    assert ours._experts is not None
+    first, second = ours._experts
+    base, refiner = first.loaded, first.loaded.refiner
     assert refiner is not None
     assert refiner.decoder is base.decoder
     assert refiner.encoders[0].engine is base.encoders[1].engine
     assert refiner.step is not base.step
-    assert ours._refiner is not None
-    assert ours._refiner.vae is ours._base.vae
+    assert second is not None
+    assert second.vae is first.vae
 
 
 def test_a_refiner_can_be_left_out(models: Models, ours: Pipeline) -> None:

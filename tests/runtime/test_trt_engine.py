@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +329,10 @@ def test_a_library_that_is_not_installed(bench: Bench, monkeypatch: pytest.Monke
     with pytest.raises(FlavourUnavailable) as caught:
         bench.open()
     assert f"pip install 'sdxl-trt[{bench.flavour}]'" in caught.value.fix
+
+
+def test_a_closed_engine_leaves_its_plan_to_nobody(bench: Bench) -> None:
+    engine = bench.open()
+    plan = weakref.ref(engine.cuda_engine)
+    engine.close()
+    assert plan() is None
