@@ -100,6 +100,11 @@ class Conditioner:
         tokens = max(len(each.hidden) for each in embeds)
         return [self._lengthened(each, tokens, prompt) for each, prompt in zip(embeds, prompts, strict=True)]
 
+    def warm_up(self) -> None:
+        """Prepare the text encoders that are not another's, and run them once."""
+        for encoder in self._own:
+            encoder.warm_up()
+
     def add(self, inversion: Inversion) -> None:
         """Let a word stand for its vectors in every prompt from now on, in text encoders that are not another's.
 

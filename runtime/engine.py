@@ -61,7 +61,7 @@ class Engine(Protocol):
 
 
 SHAPES = 4
-"""Shapes that a `Caller` keeps recorded."""
+"""Shapes that a `Caller` keeps recorded beside those that were warmed up."""
 
 
 class Caller:
@@ -88,6 +88,15 @@ class Caller:
             self._device.upload(buffers[name], array, self._stream)
         work(self._stream)
         return {name: self._device.download(buffers[name], self._stream) for name in self._engine.outputs}
+
+    def warm_up(self, axes: Axes) -> None:
+        """Prepare a shape for good, and run it once on zeros or what was there last.
+
+        Raises:
+            RunError: the engine failed.
+        """
+        self._prepared.keep(frozenset(axes.items()), lambda: self._prepare(axes))
+        self(axes)
 
     def _prepare(self, axes: Axes) -> tuple[dict[str, Buffer], Work]:
         buffers = allocate(self._engine, self._device, axes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,11 @@ from sdxl_trt.runtime.table import Table
 from sdxl_trt.runtime.vae import Vae
 
 LOOPS = 4
-"""Sizes whose steps stay recorded; each has a graph for every number of rows, in powers of two."""
+"""Sizes whose steps stay recorded beside those that were warmed up; each has a graph for every number of rows, in
+powers of two."""
+
+_Key = tuple[int, int, int, int]
+"""Slots, height, width and tokens."""
 
 
 class Expert:
@@ -47,7 +51,7 @@ class Expert:
             if other and other.loaded.decoder is loaded.decoder
             else Vae(loaded.model.vae, self.profile, loaded.decoder, loaded.open_encoder, device)
         )
-        self._loops = Recent[tuple[int, ...], Loop](LOOPS if device.captures else 1)
+        self._loops = Recent[_Key, Loop](LOOPS if device.captures else 1)
 
     def table(self, settings: Resolved) -> Table:
         """The sampler as numbers. Inpainting at full strength starts from noise alone, as in diffusers.
@@ -73,7 +77,9 @@ class Expert:
         Raises:
             RunError: the engine failed.
         """
-        loop = self._loop_for(len(requests), requests[0])
+        _, height, width = requests[0].noise.shape
+        key, make = self._loop(len(requests), height, width, len(requests[0].prompt.text))
+        loop = self._loops.get(key, make)
         latents = np.empty((len(requests), *requests[0].noise.shape), np.float32)
         waiting, running = list(range(len(requests))), dict[int, int]()
         try:
@@ -91,17 +97,27 @@ class Expert:
                 loop.leave(slot)
         return latents
 
-    def _loop_for(self, images: int, request: SlotRequest) -> Loop:
-        """The loop for a size and a number of tokens, kept until others are needed.
+    def warm_up(self, images: int, height: int, width: int, tokens: int) -> None:
+        """Prepare the loop for so many pictures of a size for good, and run its steps once, guided and not.
+
+        Raises:
+            RunError: the engine failed.
+        """
+        most = self.profile.slots.max
+        in_flight = {min(images, most), images % most or most}  # pictures of a request step together; then the rest
+        evaluations = (1,) if self.model.unet.guidance_embedding else (1, 2)
+        rows = (each * count for each in in_flight for count in evaluations)
+        self._loops.keep(*self._loop(images, height, width, tokens)).warm_up(rows)
+
+    def _loop(self, images: int, height: int, width: int, tokens: int) -> tuple[_Key, Callable[[], Loop]]:
+        """What tells the loop for so many pictures from others, and how it is made.
 
         Where shapes are recorded, it always has the same slots.
         """
         most = self.profile.slots.max
         slots = most if self._device.captures else min(images, most)
-        _, height, width = request.noise.shape
-        tokens = len(request.prompt.text)
 
         def make() -> Loop:
             return Loop(self.loaded.step, self._device, slots=slots, height=height, width=width, tokens=tokens)
 
-        return self._loops.get((slots, height, width, tokens), make)
+        return (slots, height, width, tokens), make

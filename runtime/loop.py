@@ -5,6 +5,7 @@ It does not care whether its slots belong to one request or to many, nor whether
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sdxl_trt.runtime.engine import Engine, allocate, record
 from sdxl_trt.runtime.slots import Conditioning, Slot, SlotRequest
 from sdxl_trt.spec import COLUMN_WIDTH
 
+_Map = NDArray[np.int32]
 _ROW_TENSORS = ("text", "pooled", "time_ids", "guidance_embedding")
 
 
@@ -100,6 +102,19 @@ class Loop:
                 self._work = None  # guidance ends here: other rows from now on
         return tuple(index for index, slot in self._slots.items() if slot.finished)
 
+    def warm_up(self, rows: Iterable[int]) -> None:
+        """Prepare steps of these numbers of rows, and run each once. No slot may be taken.
+
+        Raises:
+            RunError: the engine failed.
+        """
+        first = np.zeros(len(self._columns), np.int32)
+        for count in sorted({self._filled_up(each) for each in rows}):
+            self._upload_maps(first, first, np.repeat(first, 2))
+            self._work_for(count)(self._stream)
+        self._work = None
+        self.estimate(0)
+
     def latents(self, slot: int) -> NDArray[np.float32]:
         """The current sample [4, h, w] of a slot; of a finished one, the result. Waits for the steps so far."""
         return self._device.download(self._buffers["state"][slot][0], self._stream)
@@ -121,17 +136,27 @@ class Loop:
             unconditional[index] = len(rows)
             rows += [(index, conditioning) for conditioning in slot.rows]
             conditional[index] = len(rows) - 1
-        bucket = row_bucket(len(rows), 2 * slots) if self._device.captures else len(rows)
+        bucket = self._filled_up(len(rows))
         rows += rows[:1] * (bucket - len(rows))
         owners = np.zeros(2 * slots, np.int32)
         owners[:bucket] = [index for index, _ in rows]
-        for name, array in (("cond_row", conditional), ("uncond_row", unconditional), ("row_slot", owners)):
-            self._upload(name, array)
+        self._upload_maps(conditional, unconditional, owners)
         for row, (_, conditioning) in enumerate(rows):
             self._condition(row, conditioning)
-        if bucket not in self._works:
-            self._works[bucket] = self._record(bucket)
-        return self._works[bucket]
+        return self._work_for(bucket)
+
+    def _upload_maps(self, conditional: _Map, unconditional: _Map, owners: _Map) -> None:
+        for name, array in (("cond_row", conditional), ("uncond_row", unconditional), ("row_slot", owners)):
+            self._upload(name, array)
+
+    def _filled_up(self, rows: int) -> int:
+        """The rows of a call for so many: few numbers where each is recorded."""
+        return row_bucket(rows, 2 * len(self._columns)) if self._device.captures else rows
+
+    def _work_for(self, rows: int) -> Work:
+        if rows not in self._works:
+            self._works[rows] = self._record(rows)
+        return self._works[rows]
 
     def _condition(self, row: int, conditioning: Conditioning) -> None:
         if self._rows[row] is conditioning:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from sdxl_trt.runtime.request import Request
 from sdxl_trt.runtime.results import Result
 from sdxl_trt.runtime.samplers import SamplerOptions
 from sdxl_trt.runtime.steps import Callback
+from sdxl_trt.runtime.warming import Shape
 from sdxl_trt.spec import ModelSpec
 
 _NO_OPTIONS = SamplerOptions()
@@ -58,6 +59,29 @@ class Maker(ABC):
             UsageError: a setting that cannot be used, and nothing was started; or this was closed.
             SchedulerError: the checkpoint's scheduler has no table.
             RunError: an engine failed, or gave NaN or infinity.
+        """
+
+    @abstractmethod
+    def warm_up(
+        self, sizes: Iterable[Pair], batches: Iterable[int] = (1,), *, chunks: Iterable[int] = (1,)
+    ) -> dict[Shape, float]:
+        """Prepare every loop, text encoder and VAE for these shapes, so that no later request of them waits for it.
+
+        Each is bound, compiled, recorded and run once, guided and not, and stays prepared until `close`: shapes that
+        are warmed up do not count among the few that are kept otherwise. What they take of memory is the limit.
+
+        Args:
+            sizes: (width, height) in pixels.
+            batches: pictures in a request; each is prepared at each size.
+            chunks: lengths of prompts, in parts of 75 words or signs (77 tokens).
+
+        Returns:
+            Seconds that each size and batch took; what all shapes share counts with the first.
+
+        Raises:
+            UsageError: a size, number or length that the engines do not take.
+            OutOfMemory: there is too little memory for so many; those before it are ready.
+            RunError: an engine failed.
         """
 
     @abstractmethod

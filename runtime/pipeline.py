@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.progress import Progress, silent
+from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Prompt
 from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.ensemble import asks_for_refiner, base_request, denoise, make_plans, refiner_settings
@@ -29,6 +30,7 @@ from sdxl_trt.runtime.request import Request, Resolved
 from sdxl_trt.runtime.resolving import check_noise, resolve
 from sdxl_trt.runtime.results import Result, check_output, decode
 from sdxl_trt.runtime.steps import Callback
+from sdxl_trt.runtime.warming import Shape, warm_up
 
 Experts = tuple[Expert, Expert | None]
 """The base model and its refiner."""
@@ -138,6 +140,13 @@ class Pipeline(Maker):
                 if expert:
                     expert.condition.add(inversion)
         return inversion.name
+
+    def warm_up(
+        self, sizes: Iterable[Pair], batches: Iterable[int] = (1,), *, chunks: Iterable[int] = (1,)
+    ) -> dict[Shape, float]:
+        """Prepare what requests of these shapes need; see `Maker.warm_up`."""
+        with self._turn() as experts:
+            return warm_up([expert for expert in experts if expert], sizes, batches, chunks)
 
     def close(self) -> None:
         """Release engines, memory and the device; see `Maker.close`."""

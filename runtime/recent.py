@@ -1,4 +1,4 @@
-"""What was made for the last few keys, kept."""
+"""What was made for the last few keys, and for those that were asked to stay."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """At most so many values, by key; the least recently used goes first, before another is made."""
+    """At most so many values, by key; the least recently used goes first, before another is made.
+
+    Values that are to stay are not among them.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._values = dict[K, V]()
+        self._values, self._stay = dict[K, V](), dict[K, V]()
 
     def get(self, key: K, make: Callable[[], V]) -> V:
         """The value of a key, made if it is not kept."""
+        if key in self._stay:
+            return self._stay[key]
         if key in self._values:
             value = self._values.pop(key)
         else:
@@ -26,3 +31,9 @@ class Recent(Generic[K, V]):
             value = make()
         self._values[key] = value
         return value
+
+    def keep(self, key: K, make: Callable[[], V]) -> V:
+        """The value of a key, made if it is not kept; it stays from now on."""
+        if key not in self._stay:
+            self._stay[key] = self._values.pop(key) if key in self._values else make()
+        return self._stay[key]

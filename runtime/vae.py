@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_trt.runtime.device import Device
-from sdxl_trt.runtime.engine import Caller, Engine
+from sdxl_trt.runtime.engine import Axes, Caller, Engine
 from sdxl_trt.runtime.images.latents import scale_latents
 from sdxl_trt.runtime.images.preview import SDXL_FACTORS, PreviewFactors, colour_chart, fit_factors
 from sdxl_trt.spec import LATENT_SCALE, Profile, VaeSpec
@@ -45,8 +45,7 @@ class Vae:
         Raises:
             RunError: the engine failed.
         """
-        _, height, width = latents.shape
-        outputs = self._decode({"slots": 1, "height": height, "width": width}, latents=latents[None])
+        outputs = self._decode(_axes(*latents.shape[1:]), latents=latents[None])
         image: NDArray[np.float32] = outputs["image"][0]
         return image
 
@@ -57,12 +56,24 @@ class Vae:
             BundleError: the encoder cannot be opened.
             RunError: the engine failed.
         """
+        axes = _axes(*(edge // LATENT_SCALE for edge in pixels.shape[1:]))
+        moments: NDArray[np.float32] = self._encoder()(axes, image=pixels[None])["moments"][0]
+        return moments
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Prepare decoding and encoding for a size of latents for good, and run each once.
+
+        Raises:
+            BundleError: the encoder cannot be opened.
+            RunError: an engine failed.
+        """
+        for call in (self._decode, self._encoder()):
+            call.warm_up(_axes(height, width))
+
+    def _encoder(self) -> Caller:
         if self._encode is None:
             self._encode = Caller(self._open_encoder(), self._device)
-        _, height, width = pixels.shape
-        axes = {"slots": 1, "height": height // LATENT_SCALE, "width": width // LATENT_SCALE}
-        moments: NDArray[np.float32] = self._encode(axes, image=pixels[None])["moments"][0]
-        return moments
+        return self._encode
 
     def preview_factors(self) -> PreviewFactors:
         """What previews are computed with: those published for SDXL's VAE; another's are fitted to it once."""
@@ -75,3 +86,7 @@ class Vae:
             latents = scale_latents(means, self._spec)
             self._factors = fit_factors(latents[None], self.decode(latents)[None])
         return self._factors
+
+
+def _axes(height: int, width: int) -> Axes:
+    return {"slots": 1, "height": height, "width": width}

@@ -52,6 +52,11 @@ class PromptEncoder:
         self._pattern = re.compile(r"(?!)")  # any of the words; at first, nothing
         self.empty = Chunker(self.spec, None).finish()[0]
 
+    def warm_up(self) -> None:
+        """Prepare every number of chunks in a call for good, and run each once."""
+        for rows in range(1, _ROWS + 1):
+            self._call.warm_up({"rows": rows})
+
     def check_word(self, name: str) -> None:
         """Refuse a word that means something already.
 

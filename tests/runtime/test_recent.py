@@ -35,3 +35,19 @@ def test_what_could_not_be_made_is_not_kept() -> None:
         with pytest.raises(ZeroDivisionError):
             recent.get("a", lambda: 1 // 0)
     assert recent.get("a", lambda: 5) == 5
+
+
+def test_what_stays_is_not_among_the_most() -> None:
+    recent, made = Recent[int, int](1), list[int]()
+
+    def make(key: int) -> int:
+        made.append(key)
+        return -key
+
+    assert recent.keep(1, lambda: make(1)) == -1
+    for key in (2, 1, 2, 3, 1, 3):
+        assert recent.get(key, lambda key=key: make(key)) == -key
+    recent.keep(3, lambda: make(3))  # it is there: not made again
+    for key in (4, 3, 4, 1):
+        recent.get(key, lambda key=key: make(key))
+    assert made == [1, 2, 3, 4]
