@@ -64,6 +64,19 @@ def check_alike(source: Tensor, target: Tensor) -> None:
         raise TypeError(f"cannot copy {source.dtype} over {target.dtype}: that would be a cast")
 
 
+class Event(Protocol):
+    """A place in a stream's work; recorded again and again."""
+
+    def record(self, stream: Stream) -> None:
+        """Be reached once everything that is on a stream now is done."""
+
+    def reached(self) -> bool:
+        """Whether it is, as it was recorded last."""
+
+    def wait(self) -> None:
+        """Wait until it is."""
+
+
 class Device(Protocol):
     """Memory, copies and replay."""
 
@@ -81,6 +94,12 @@ class Device(Protocol):
 
     def download(self, buffer: Buffer, stream: Stream) -> NDArray[Any]:
         """A copy of what the buffer holds once everything on the stream before this call is done; waits for it."""
+
+    def event(self) -> Event:
+        """A new one, which counts as reached."""
+
+    def read(self, buffer: Buffer, event: Event) -> NDArray[Any]:
+        """A copy of what a buffer holds once an event is reached; waits for that, and for nothing that came later."""
 
     def copy(self, source: Buffer, target: Buffer, stream: Stream) -> None:
         """Copy a buffer over another of the same shape and dtype."""
@@ -118,6 +137,20 @@ class HostBuffer:
         return HostBuffer(self.array[key])
 
 
+class HostEvent:
+    """The host has done what it was told before it goes on: every event is reached."""
+
+    def record(self, stream: Stream) -> None:
+        """Nothing to mark."""
+
+    def reached(self) -> bool:
+        """Always."""
+        return True
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+
 class HostDevice:
     """The CPU: work is done at once, on the calling thread, so a stream is nothing and a recording the work itself."""
 
@@ -136,6 +169,14 @@ class HostDevice:
         _copy(array, _array(buffer))
 
     def download(self, buffer: Buffer, stream: Stream) -> NDArray[Any]:  # noqa: ARG002
+        """A copy of the buffer's array."""
+        return _array(buffer).copy()
+
+    def event(self) -> HostEvent:
+        """One that is always reached."""
+        return HostEvent()
+
+    def read(self, buffer: Buffer, event: Event) -> NDArray[Any]:  # noqa: ARG002
         """A copy of the buffer's array."""
         return _array(buffer).copy()
 

@@ -15,7 +15,7 @@ from sdxl_trt.runtime.recent import Recent
 from sdxl_trt.runtime.request import Resolved
 from sdxl_trt.runtime.samplers import make_table
 from sdxl_trt.runtime.slots import SlotRequest
-from sdxl_trt.runtime.steps import Teller
+from sdxl_trt.runtime.steps import Follower, Teller
 from sdxl_trt.runtime.table import Table
 from sdxl_trt.runtime.vae import Vae
 
@@ -81,6 +81,7 @@ class Expert:
         key, make = self._loop(len(requests), height, width, len(requests[0].prompt.text))
         loop = self._loops.get(key, make)
         latents = np.empty((len(requests), *requests[0].noise.shape), np.float32)
+        follower = Follower(teller, loop, self.vae.preview_factors)
         waiting, running = list(range(len(requests))), dict[int, int]()
         try:
             while waiting or running:
@@ -88,10 +89,11 @@ class Expert:
                     index = waiting.pop(0)
                     running[loop.join(requests[index])] = index
                 finished = loop.step()
-                teller.tell(loop, running, self.vae.preview_factors)
+                follower.step(running)
                 for slot in finished:
                     latents[running.pop(slot)] = loop.latents(slot)
                     loop.leave(slot)
+            follower.finish()
         finally:  # after an error or an interrupt the loop is as good as new
             for slot in running:
                 loop.leave(slot)

@@ -5,6 +5,7 @@ It does not care whether its slots belong to one request or to many, nor whether
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from sdxl_trt.runtime.device import Device, Work
 from sdxl_trt.runtime.engine import Engine, allocate, record
 from sdxl_trt.runtime.slots import Conditioning, Slot, SlotRequest
+from sdxl_trt.runtime.snapshots import AHEAD, Snapshot
 from sdxl_trt.spec import COLUMN_WIDTH
 
 _Map = NDArray[np.int32]
@@ -39,6 +41,9 @@ class Loop:
         axes = {"slots": slots, "rows": 2 * slots, "height": height, "width": width, "tokens": tokens}
         self._engine, self._device, self._stream = engine, device, device.stream()
         self._buffers = allocate(engine, device, axes)
+        self._snapshots = itertools.cycle(
+            [Snapshot(device, self._buffers["state"], self._buffers["x0"]) for _ in range(AHEAD + 1)]
+        )
         self._free = list(range(slots))
         self._slots: dict[int, Slot] = {}
         self._columns = np.zeros((slots, COLUMN_WIDTH), np.float32)
@@ -101,6 +106,16 @@ class Loop:
             if not slot.finished and slot.guided != guided:
                 self._work = None  # guidance ends here: other rows from now on
         return tuple(index for index, slot in self._slots.items() if slot.finished)
+
+    def snapshot(self, *, keep: bool) -> Snapshot:
+        """What the last step left; it stays until so many more as AHEAD and one are taken.
+
+        Args:
+            keep: it will be read; else it only tells when the step is done.
+        """
+        snapshot = next(self._snapshots)
+        snapshot.take(self._slots, self._stream, keep=keep)
+        return snapshot
 
     def warm_up(self, rows: Iterable[int]) -> None:
         """Prepare steps of these numbers of rows, and run each once. No slot may be taken.

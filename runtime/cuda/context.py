@@ -159,7 +159,7 @@ class Context:
             GpuLost: the GPU failed, or took longer than the patience there is.
         """
         deadline = None
-        while not self._reached(event):
+        while not self.reached(event):
             deadline = deadline or time.monotonic() + self._patience
             if time.monotonic() > deadline:
                 self._usable = False
@@ -171,7 +171,8 @@ class Context:
                 )
             time.sleep(_PAUSE)
 
-    def _reached(self, event: Owned) -> bool:
+    def reached(self, event: Owned) -> bool:
+        """Whether an event is reached, as it was recorded last."""
         result = self.cu.cuEventQuery(event.handle)
         if result[0] == self.cu.CUresult.CUDA_ERROR_NOT_READY:
             return False

@@ -12,10 +12,11 @@ from numpy.typing import DTypeLike, NDArray
 from sdxl_trt.runtime.cuda.arenas import Arenas
 from sdxl_trt.runtime.cuda.context import Context, Owned
 from sdxl_trt.runtime.cuda.driver import open_driver
+from sdxl_trt.runtime.cuda.event import CudaEvent
 from sdxl_trt.runtime.cuda.graph import CudaGraph
 from sdxl_trt.runtime.cuda.memory import CudaBuffer, MemoryUse
 from sdxl_trt.runtime.cuda.ring import PinnedRing, as_bytes
-from sdxl_trt.runtime.device import Buffer, Stream, Work, check_alike
+from sdxl_trt.runtime.device import Buffer, Event, Stream, Work, check_alike
 
 UPLOAD_BLOCKS, UPLOAD_BLOCK = 64, 2**18
 """Blocks of the ring for uploads, and bytes of each: the noise of one picture at 1024² fills one."""
@@ -56,8 +57,8 @@ class CudaDevice:
         self.arenas = Arenas(self._context)
         self._up = PinnedRing(self._context, blocks=UPLOAD_BLOCKS, size=UPLOAD_BLOCK)
         self._down = PinnedRing(self._context, blocks=DOWNLOAD_BLOCKS, size=DOWNLOAD_BLOCK)
-        self._own_stream = self._context.stream()
-        self._passed = self._context.event()
+        self._own_stream, self._reading = self._context.stream(), self._context.stream()
+        self._passed = CudaEvent(self._context)
 
     def stream(self) -> Owned:
         """A new queue; where the arenas share one block, the same for everybody."""
@@ -99,6 +100,21 @@ class CudaDevice:
         data = self._down.download(buffer.pointer, cast(CudaBuffer, buffer).nbytes, _handle(stream))
         return data.view(buffer.dtype).reshape(buffer.shape)
 
+    def event(self) -> CudaEvent:
+        """A new one, which counts as reached."""
+        self._context.enter()
+        return CudaEvent(self._context)
+
+    def read(self, buffer: Buffer, event: Event) -> NDArray[Any]:
+        """A copy of what a buffer holds once an event is reached, on a stream that has nothing else to do.
+
+        Raises:
+            GpuLost: the GPU failed, now or in what the event is behind.
+        """
+        self._context.enter()
+        cast(CudaEvent, event).hold(self._reading)
+        return self.download(buffer, self._reading)
+
     def copy(self, source: Buffer, target: Buffer, stream: Stream) -> None:
         """Copy a buffer over another of the same shape and dtype."""
         check_alike(source, target)
@@ -127,9 +143,8 @@ class CudaDevice:
     def follow(self, stream: Stream, other: Stream) -> None:
         """Have what is put on a stream from now on wait, on the GPU, for what is on another one now."""
         if stream is not other:
-            self._context.enter()
-            self._context.record(self._passed, _handle(other))
-            self._context.wait_on_gpu(_handle(stream), self._passed)
+            self._passed.record(other)
+            self._passed.hold(cast(Owned, stream))
 
     def make_current(self) -> None:
         """Make what the calling thread does with CUDA, an engine's library included, happen on this GPU."""

@@ -64,3 +64,15 @@ def test_memory_comes_back(gpu: CudaDevice) -> None:
     gpu.allocate((1,), np.float32)
     print(f"free before and after: {before}, {gpu.memory().free}; required: not less by 16 MB")
     assert gpu.memory().free > before - 2**24  # others use the GPU too, a little
+
+
+def test_what_is_read_behind_an_event_is_what_was_there(gpu: CudaDevice) -> None:
+    stream, event = gpu.stream(), gpu.event()
+    source, kept = gpu.allocate((2**22,), np.float32), gpu.allocate((2**22,), np.float32)
+    for value in range(5):
+        gpu.upload(source, np.full(2**22, value, np.float32), stream)
+        gpu.copy(source, kept, stream)
+        event.record(stream)
+        gpu.upload(source, np.full(2**22, -1, np.float32), stream)  # goes on, and is not waited for
+        assert (gpu.read(kept, event) == value).all()
+        assert event.reached()

@@ -12,11 +12,14 @@ from numpy_step import TOKENS, NumpyBinding, NumpyStep
 from recording_driver import RecordingDriver
 from step_requests import HEIGHT, WIDTH, make_request, straight
 
+from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.cuda.device import UPLOAD_BLOCKS
-from sdxl_trt.runtime.device import Buffer
+from sdxl_trt.runtime.device import Buffer, HostDevice
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.noise import TorchGenerator
+from sdxl_trt.runtime.snapshots import AHEAD
+from sdxl_trt.runtime.steps import Callback, Follower, Step, Teller
 from sdxl_trt.spec import ModelSpec
 
 
@@ -26,6 +29,7 @@ class CudaStep(NumpyStep):
     def __init__(self, model: ModelSpec, driver: RecordingDriver) -> None:
         super().__init__(model)
         self.driver = driver
+        self.ran = 0
 
     def bind(self, buffers: Mapping[str, Buffer]) -> CudaBinding:
         self.bound.append(buffers["row_slot"].shape[0])
@@ -48,6 +52,7 @@ class CudaBinding:
         }
         NumpyBinding(self.engine, tensors).enqueue(None)
         self.engine.rows.clear()
+        self.engine.ran += 1
 
 
 def make_loop(toy_model: ModelSpec, driver: RecordingDriver, slots: int) -> tuple[Loop, CudaStep]:
@@ -165,7 +170,92 @@ def test_a_loop_that_is_dropped_gives_everything_back(toy_model: ModelSpec) -> N
     gc.collect()
     freed = driver.calls["cuMemFree"]
     device.allocate((1,), np.float32)
-    assert driver.calls["cuMemFree"] == freed + len(engine.inputs) + len(engine.outputs)
+    assert driver.calls["cuMemFree"] == freed + len(engine.inputs) + len(engine.outputs) + 2 * (AHEAD + 1)
     assert driver.live["executable"] == 0
     device.close()  # type: ignore[attr-defined]
     assert not +driver.live
+
+
+class Ordered(RecordingDriver):
+    """A late GPU, and in which order it was asked for what: launches, and on which stream copies and waits were."""
+
+    def __init__(self) -> None:
+        super().__init__(late=True)
+        self.order = list[tuple[str, int]]()
+
+    def cuGraphLaunch(self, executable: int, stream: int) -> Any:  # noqa: N802
+        self.order.append(("launch", stream))
+        return super().cuGraphLaunch(executable, stream)
+
+    def cuMemcpyDtoHAsync(self, target: int, source: int, size: int, stream: int) -> Any:  # noqa: N802
+        self.order.append(("read", stream))
+        return super().cuMemcpyDtoHAsync(target, source, size, stream)
+
+    def cuStreamWaitEvent(self, handle: int, event: int, flags: int) -> Any:  # noqa: N802
+        self.order.append(("hold", handle))
+        return super().cuStreamWaitEvent(handle, event, flags)
+
+
+def follow(loop: Loop, steps: int, callback: Callback | None = None, progress: Progress = silent) -> None:
+    """Two pictures, one of them guided."""
+    running = {loop.join(make_request(seed, steps, guided=seed == 1, noisy=True)): seed - 1 for seed in (1, 2)}
+    follower = Follower(Teller(callback, progress, pictures=2, evaluations=steps), loop, lambda: pytest.fail("asked"))
+    for _ in range(steps):
+        loop.step()
+        follower.step(running)
+    follower.finish()
+    for slot in running:
+        loop.leave(slot)
+
+
+def test_steps_are_looked_at_while_the_next_ones_run(toy_model: ModelSpec) -> None:
+    steps, driver = 12, Ordered()
+    loop, engine = make_loop(toy_model, driver, 2)
+    follow(loop, 2)  # records
+    loop._device.wait_idle()  # type: ignore[attr-defined]
+    engine.ran = 0
+    driver.order.clear()
+    before = dict(driver.calls)
+    told = list[tuple[int, int, int, int]]()
+    seen = list[Any]()
+
+    def look(step: Step) -> None:
+        ran, waits = engine.ran, driver.waits
+        launched = sum(what == "launch" for what, _ in driver.order)
+        seen.append((step.latents(), step.estimate()))
+        assert engine.ran == ran == step.done  # to read was not to wait for later steps
+        told.append((step.picture, step.done, launched, driver.waits - waits))
+
+    follow(loop, steps, look)
+    assert [each[:2] for each in told] == [(picture, done) for done in range(1, steps + 1) for picture in (0, 1)]
+    assert [launched for *_, launched, _ in told] == [min(done + AHEAD, steps) for _, done, *_ in told]
+    for name in ("cuMemAlloc", "cuMemHostAlloc", "cuStreamCreate", "cuEventCreate", "cuStreamBeginCapture"):
+        assert driver.calls[name] == before[name]
+
+    (stream,) = {stream for what, stream in driver.order if what == "launch"}
+    others = {(what, on) for what, on in driver.order if on != stream}
+    print(driver.order[:20])
+    assert {what for what, _ in others} == {"read", "hold"}  # the reading stream waits on the GPU, and reads
+    assert len({on for _, on in others}) == 1
+    assert all(what == "launch" for what, on in driver.order if on == stream)  # nothing of it is on the loop's stream
+
+    host = Loop(NumpyStep(toy_model), HostDevice(), slots=2, height=HEIGHT, width=WIDTH, tokens=TOKENS)
+    wanted = list[Any]()
+    follow(host, steps, lambda step: wanted.append((step.latents(), step.estimate())))
+    np.testing.assert_array_equal(seen, wanted)
+
+
+def test_progress_is_of_steps_that_are_done(toy_model: ModelSpec) -> None:
+    """And copies nothing where nobody looks."""
+    steps, driver = 12, Ordered()
+    loop, engine = make_loop(toy_model, driver, 2)
+    follow(loop, 2)
+    loop._device.wait_idle()  # type: ignore[attr-defined]
+    engine.ran = 0
+    driver.order.clear()
+    copies = driver.calls["cuMemcpyDtoDAsync"]
+    told = list[tuple[int, int]]()
+    follow(loop, steps, progress=lambda _stage, done, _total: told.append((done, engine.ran)))
+    assert told == [(2 * done, done) for done in range(1, steps + 1)]
+    assert {what for what, _ in driver.order} == {"launch"}
+    assert driver.calls["cuMemcpyDtoDAsync"] == copies

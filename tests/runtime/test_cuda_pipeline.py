@@ -24,6 +24,7 @@ from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.expert import LOOPS
 from sdxl_trt.runtime.host import open_device
 from sdxl_trt.runtime.loading import load
+from sdxl_trt.runtime.steps import Step
 from sdxl_trt.runtime.trt import LIBRARIES
 
 
@@ -61,6 +62,25 @@ def test_the_same_picture_as_on_the_processor(
     assert (driver.live, driver.calls["cuMemAlloc"]) == (before, calls)  # warm: nothing is allocated
     device.close()
     assert not +driver.live
+
+
+def test_an_exception_in_a_callback_ends_the_request(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that were under way come to their end, and the next request is not touched by them."""
+    driver = RecordingDriver(late=True)
+    monkeypatch.setitem(sys.modules, "onnxruntime", Shim(driver))
+    device = CudaDevice(driver=driver)
+    with Pipeline(load(cuda_bundle, threads=1, device=device), device) as pipeline:
+        settings = {"seed": (3, 4), "size": (64, 64), "output": "latents"}
+        wanted = pipeline("a red circle", steps=3, **settings).latents
+
+        def stop(step: Step) -> None:
+            assert step.preview().shape == (8, 8, 3)
+            if step.done == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pipeline("a blue star", steps=9, callback=stop, **settings)
+        np.testing.assert_array_equal(pipeline("a red circle", steps=3, **settings).latents, wanted)
 
 
 def test_recordings_of_the_last_sizes_are_kept(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
