@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Refiner, Target, conflict, write_manifest
+from sdxl_trt.costs import graph_work
 from sdxl_trt.engines.acceptance import accept_on_cpu
 from sdxl_trt.engines.attention import fuse_attention
 from sdxl_trt.engines.compiler import Task, compile_apart
@@ -26,7 +27,7 @@ from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
 from sdxl_trt.engines.twins import same_network
 from sdxl_trt.progress import Progress, silent
-from sdxl_trt.spec import GraphSpec, Profile, graph_spec, model_graphs
+from sdxl_trt.spec import GraphSpec, Profile, Work, graph_spec, model_graphs
 from sdxl_trt.version import __version__
 
 
@@ -141,14 +142,15 @@ class _Work:
         found = self.existing.engine(key)
         if found:
             self.progress(f"found {request.name} {self.label}{spec.name}", 1, 1)
-            return found
+            return found if found.work else dataclasses.replace(found, work=self._graph_work(request, spec))
         report = functools.partial(self.progress, f"build {request.name} {self.label}{spec.name}")
         report(0, STEPS)
         if request.flavour.module == "onnxruntime":
             file, weights = self._graph(request, spec, report)
         else:
             file, weights = self._plan(request, spec, report), ()
-        entry = EngineEntry(key=key, file=file, weights=weights, inputs=spec.inputs, outputs=spec.outputs)
+        work = self._graph_work(request, spec)
+        entry = EngineEntry(key=key, file=file, weights=weights, inputs=spec.inputs, outputs=spec.outputs, work=work)
         self.existing.record(entry)
         report(STEPS, STEPS)
         return entry
@@ -182,6 +184,9 @@ class _Work:
         if flavour.runs_here:
             accept_on_cpu(self.store.path(file), spec, self.profile, report)
         return file, (weights,)
+
+    def _graph_work(self, request: TargetRequest, spec: GraphSpec) -> Work:
+        return graph_work(self.source.graph(spec, request.flavour.precision))
 
     def _stored(self, blob: Blob, path: Path) -> Blob:
         """Make sure that the bundle has a file of the export, which must be what it was exported as."""

@@ -13,6 +13,7 @@ EXTRAS = {
     "tensorrt_rtx": "tensorrt-rtx",
     "cuda.bindings.driver": "tensorrt",
     "onnx": "export,build",
+    "onnx.reference": "export,build",
 }
 """The extra of this package that brings a module."""
 

@@ -12,12 +12,12 @@ from sdxl_trt.bundle.refiner import conflict
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError
 from sdxl_trt.files import write_json
-from sdxl_trt.spec import SPEC_VERSION, ModelSpec, Profile, TensorSpec
+from sdxl_trt.spec import SPEC_VERSION, ModelSpec, Profile, TensorSpec, Work
 
 MANIFEST_NAME = "bundle.json"
-SCHEMA_VERSION = 2
-READABLE_SCHEMAS = (1, SCHEMA_VERSION)
-"""Schema 1 is schema 2 without refiners."""
+SCHEMA_VERSION = 3
+READABLE_SCHEMAS = (1, 2, SCHEMA_VERSION)
+"""Schema 2 is schema 3 without the engines' work, schema 1 is schema 2 without refiners."""
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -50,6 +50,8 @@ class EngineEntry:
     """Files the graph reads its weights from, by their hash (onnxruntime alone; plans hold their weights)."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    work: Work | None = None
+    """What a run takes; not known of engines that were built before schema 3."""
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.key):

@@ -25,7 +25,7 @@ from sdxl_trt.bundle import (
     write_manifest,
 )
 from sdxl_trt.errors import BundleError, NoTargetForHost, OutputError
-from sdxl_trt.spec import ModelSpec, Profile, TensorSpec, UNetSpec, VaeSpec
+from sdxl_trt.spec import ModelSpec, Profile, TensorSpec, Term, UNetSpec, VaeSpec, Work
 
 A, B, C, D = (Blob(sha256=letter * 64, bytes=3) for letter in "abcd")
 
@@ -37,6 +37,13 @@ def make_target(name: str, **changes: Any) -> Target:
         weights=(B,),
         inputs=(TensorSpec(name="latents", dtype="float32", shape=("slots", 4, "height", "width")),),
         outputs=(TensorSpec(name="image", dtype="float32", shape=("slots", 3, "8*height", "8*width")),),
+        work=Work(
+            parameters=10,
+            weights=40,
+            operation_terms=(Term(coefficient=2.5, powers={"slots": 1, "height": 2, "width": 2}),),
+            traffic_terms=(Term(coefficient=3.0, powers={}),),
+            live_terms=((Term(coefficient=1.0, powers={"slots": 1}),),),
+        ),
     )
     target = Target(
         name=name,
@@ -122,6 +129,15 @@ ENGINE = "targets.0.engines.vae_decoder"
         (changed(f"{ENGINE}.file.bytes", 2**60), "is no file size"),
         (changed(f"{ENGINE}.file.path", "/etc/passwd"), "unknown field 'path'"),
         (changed(f"{ENGINE}.key", "x"), "is not a SHA-256"),
+        (changed(f"{ENGINE}.work.weights", -1), "-1 bytes of weights"),
+        (changed(f"{ENGINE}.work.parameters", 2**50), "parameters"),
+        (changed(f"{ENGINE}.work.operation_terms.0.coefficient", 1e300), "1e+300 is no coefficient"),
+        (changed(f"{ENGINE}.work.operation_terms.0.coefficient", "1"), "'1' is not float"),
+        (changed(f"{ENGINE}.work.operation_terms.0.powers.height", 5), "'height' to the power 5"),
+        (changed(f"{ENGINE}.work.operation_terms.0.powers.height", 0), "'height' to the power 0"),
+        (changed(f"{ENGINE}.work.operation_terms.0.powers", {"depth": 1}), "'depth' to the power 1"),
+        (changed(f"{ENGINE}.work.live_terms", [[]] * 65), "more than 64 terms"),
+        (changed(f"{ENGINE}.work.traffic_terms", [{"coefficient": 1, "powers": {}}] * 65), "more than 64 terms"),
         (changed(f"{ENGINE}.inputs.0.shape.0", None), "$.targets[0].engines.vae_decoder.inputs[0].shape[0]"),
     ],
 )
@@ -196,17 +212,23 @@ def test_what_is_no_refiner_is_named(change: Callable[[dict[str, Any]], None], s
     assert says in caught.value.got
 
 
-def test_bundles_of_the_schema_before_are_read(tmp_path: Path) -> None:
-    document = json.loads(json.dumps(dataclasses.asdict(make_manifest(make_target("one")))))
-    for part in (document, *document["targets"]):
-        del part["refiner"]
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps(document | {"schema": 1}))
-    assert read_manifest(tmp_path) == dataclasses.replace(make_manifest(make_target("one")), schema=1)
+@pytest.mark.parametrize("schema", [1, 2])
+def test_bundles_of_schemas_before_are_read(schema: int, tmp_path: Path) -> None:
+    target = make_target("one")
+    engines = {name: dataclasses.replace(entry, work=None) for name, entry in target.engines.items()}
+    manifest = dataclasses.replace(make_manifest(dataclasses.replace(target, engines=engines)), schema=schema)
+    document = json.loads(json.dumps(dataclasses.asdict(manifest)))
+    for entry in document["targets"][0]["engines"].values():
+        del entry["work"]
+    if schema == 1:
+        del document["refiner"], document["targets"][0]["refiner"]
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(document))
+    assert read_manifest(tmp_path) == manifest
 
 
 @pytest.mark.parametrize("field", ["schema", "spec"])
 def test_other_version_is_named_rather_than_its_differences(field: str, tmp_path: Path) -> None:
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 3, "tool": "9.9", "new": []}))
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 4, "tool": "9.9", "new": []}))
     with pytest.raises(BundleError, match=f"unknown {field} version") as caught:
         read_manifest(tmp_path)
     assert "9.9" in caught.value.fix
