@@ -6,6 +6,8 @@ of the stream; nothing waits for it but `download`.
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -77,6 +79,16 @@ class Event(Protocol):
         """Wait until it is."""
 
 
+class Timer(Protocol):
+    """Moments of a device's work, for measurements."""
+
+    def mark(self, stream: Stream) -> None:
+        """Have the moment noted when what is on a stream now is done. Neither waits nor allocates."""
+
+    def intervals(self) -> list[float]:
+        """Seconds from each mark to the next, of those since the last call; waits for them."""
+
+
 class Device(Protocol):
     """Memory, copies and replay."""
 
@@ -109,6 +121,9 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Wait for what runs and release everything; buffers and recordings must not be used afterwards."""
+
+    def timer(self, marks: int) -> Timer:
+        """A timer for so many marks between two looks at them."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +205,26 @@ class HostDevice:
 
     def close(self) -> None:
         """Nothing: arrays go when nobody holds them."""
+
+    def timer(self, marks: int) -> HostTimer:  # noqa: ARG002
+        """The host's clock."""
+        return HostTimer()
+
+
+class HostTimer:
+    """Work on the host is done when it is asked for, so a mark is the time by its clock."""
+
+    def __init__(self) -> None:
+        self._moments = list[float]()
+
+    def mark(self, stream: Stream) -> None:  # noqa: ARG002
+        """Note the time."""
+        self._moments.append(time.perf_counter())
+
+    def intervals(self) -> list[float]:
+        """Seconds from each mark to the next, of those since the last call."""
+        moments, self._moments = self._moments, []
+        return [after - before for before, after in itertools.pairwise(moments)]
 
 
 def _array(buffer: Buffer) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.runtime.device import Device, Work
+from sdxl_trt.runtime.device import Device, Timer, Work
 from sdxl_trt.runtime.engine import Engine, allocate, record
 from sdxl_trt.runtime.slots import Conditioning, Slot, SlotRequest
 from sdxl_trt.runtime.snapshots import AHEAD, Snapshot
@@ -137,6 +137,10 @@ class Loop:
     def estimate(self, slot: int) -> NDArray[np.float32]:
         """The final latents [4, h, w] as the last step of a slot foresaw them (x̂₀). Waits for the steps so far."""
         return self._device.download(self._buffers["x0"][slot], self._stream)
+
+    def mark(self, timer: Timer) -> None:
+        """Have a timer note when the steps so far are done; does not wait for them."""
+        timer.mark(self._stream)
 
     def _upload(self, name: str, array: NDArray[Any], index: int | None = None) -> None:
         buffer = self._buffers[name] if index is None else self._buffers[name][index]

@@ -99,6 +99,11 @@ class Context:
         text = self.check(self.cu.cuDeviceGetName(256, self._device), "describe the GPU")
         return bytes(text).split(b"\0")[0].decode()
 
+    def pci_bus_id(self) -> str:
+        """Where the GPU is plugged in, as 0000:01:00.0: NVML counts GPUs otherwise than CUDA does."""
+        text = self.check(self.cu.cuDeviceGetPCIBusId(32, self._device), "describe the GPU")
+        return bytes(text).split(b"\0")[0].decode()
+
     def driver_version(self) -> int:
         """The version of CUDA that the driver is for, as the driver counts."""
         return int(self.check(self.cu.cuDriverGetVersion(), "ask for the CUDA driver's version"))
@@ -120,10 +125,16 @@ class Context:
         result: tuple[Any, ...] = self.cu.cuStreamDestroy(handle)
         return result
 
-    def event(self) -> Owned:
-        """A new event, which counts as reached until it is recorded."""
-        flag = int(self.cu.CUevent_flags.CU_EVENT_DISABLE_TIMING)
+    def event(self, *, timed: bool = False) -> Owned:
+        """A new event, which counts as reached until it is recorded; `timed` notes when that is, and costs more."""
+        flags = self.cu.CUevent_flags
+        flag = int(flags.CU_EVENT_DEFAULT if timed else flags.CU_EVENT_DISABLE_TIMING)
         return self._own(self.check(self.cu.cuEventCreate(flag), "create an event"), self.cu.cuEventDestroy)
+
+    def seconds(self, first: Owned, last: Owned) -> float:
+        """From one timed event to another; both were reached. Exact to half a microsecond."""
+        elapsed = self.cu.cuEventElapsedTime(first.handle, last.handle)
+        return float(self.check(elapsed, "compare two events' times")) / 1000
 
     def graph(self, handle: Any) -> Owned:
         """An executable graph that was made."""

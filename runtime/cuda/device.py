@@ -16,6 +16,7 @@ from sdxl_trt.runtime.cuda.event import CudaEvent
 from sdxl_trt.runtime.cuda.graph import CudaGraph
 from sdxl_trt.runtime.cuda.memory import CudaBuffer, MemoryUse
 from sdxl_trt.runtime.cuda.ring import PinnedRing, as_bytes
+from sdxl_trt.runtime.cuda.timer import CudaTimer
 from sdxl_trt.runtime.device import Buffer, Event, Stream, Work, check_alike
 
 UPLOAD_BLOCKS, UPLOAD_BLOCK = 64, 2**18
@@ -54,6 +55,7 @@ class CudaDevice:
             attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
         ) + self._context.attribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
         self.driver_version = self._context.driver_version()
+        self.pci_bus_id = self._context.pci_bus_id()
         self.arenas = Arenas(self._context)
         self._up = PinnedRing(self._context, blocks=UPLOAD_BLOCKS, size=UPLOAD_BLOCK)
         self._down = PinnedRing(self._context, blocks=DOWNLOAD_BLOCKS, size=DOWNLOAD_BLOCK)
@@ -154,6 +156,11 @@ class CudaDevice:
         """Wait until all streams are empty: before an engine is prepared, never in the loop."""
         self._context.enter()
         self._context.wait_idle()
+
+    def timer(self, marks: int) -> CudaTimer:
+        """A timer for so many marks between two looks at them."""
+        self._context.enter()
+        return CudaTimer(self._context, marks)
 
     def memory(self) -> MemoryUse:
         """What is allocated and what is free."""

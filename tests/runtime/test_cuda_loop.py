@@ -111,6 +111,31 @@ def test_a_steady_step_is_one_copy_and_one_launch(toy_model: ModelSpec) -> None:
     assert driver.waits == 0
 
 
+def test_marks_put_an_event_behind_each_step_and_nothing_else(toy_model: ModelSpec) -> None:
+    """What a bench adds to the loop: neither waits nor allocations."""
+    driver = RecordingDriver(late=True)
+    loop, _ = make_loop(toy_model, driver, 1)
+    loop.join(make_request(1, 40))
+    loop.step()
+    timer = loop._device.timer(30)
+    loop._device.wait_idle()  # type: ignore[attr-defined]
+    before = driver.calls.copy()
+    driver.waits = 0
+    for _ in range(30):
+        loop.step()
+        loop.mark(timer)
+    print(dict(driver.calls - before))
+    assert driver.calls - before == {
+        "cuCtxSetCurrent": 90,
+        "cuEventQuery": 30,
+        "cuMemcpyHtoDAsync": 30,
+        "cuEventRecord": 60,
+        "cuGraphLaunch": 30,
+    }
+    assert driver.waits == 0
+    assert len(set(timer.intervals())) == 1  # each step is the same work
+
+
 def test_a_late_gpu_is_waited_for_only_a_lap_later(toy_model: ModelSpec) -> None:
     driver = RecordingDriver(late=True)
     loop, _ = make_loop(toy_model, driver, 1)

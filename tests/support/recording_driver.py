@@ -53,7 +53,7 @@ def call(function: Callable[..., Any]) -> Callable[..., Any]:
 _RECORDABLE = {"cuCtxSetCurrent", "cuMemcpyDtoDAsync", "cuStreamEndCapture", "cuGetErrorString"}
 _ANYWHERE = {
     "cuInit", "cuDriverGetVersion", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuGetErrorString",
-    "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease", "cuCtxSetCurrent",
+    "cuDeviceGetPCIBusId", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease", "cuCtxSetCurrent",
 }  # fmt: skip
 
 
@@ -63,8 +63,9 @@ class _Stream:
 
 
 class _Event:
-    def __init__(self) -> None:
-        self.reached, self.stream = True, _Stream()
+    def __init__(self, *, timed: bool) -> None:
+        self.reached, self.stream, self.timed = True, _Stream(), timed
+        self.moment: int | None = None  # pieces of work that were done before it
 
 
 class RecordingDriver:
@@ -93,6 +94,8 @@ class RecordingDriver:
         """Status that every function returns from now on."""
         self.stalled = False
         """No work is done from now on."""
+        self.done = 0
+        """Pieces of work."""
         self.recording: list[Piece] | None = None
         self.thread = threading.local()
         self.contexts = 0
@@ -139,6 +142,10 @@ class RecordingDriver:
     @call
     def cuDeviceGetName(self, length: int, device: int) -> tuple[bytes]:
         return (b"Recorder".ljust(length, b"\0"),)
+
+    @call
+    def cuDeviceGetPCIBusId(self, length: int, device: int) -> tuple[bytes]:
+        return (b"0000:01:00.0".ljust(length, b"\0"),)
 
     @call
     def cuDeviceGetAttribute(self, which: Any, device: int) -> tuple[int]:
@@ -277,6 +284,7 @@ class RecordingDriver:
             stream.queue.popleft()
         else:
             stream.queue.popleft()()
+            self.done += 1
 
     @call
     def cuStreamWaitEvent(self, handle: int, event: int, flags: int) -> None:
@@ -288,7 +296,9 @@ class RecordingDriver:
 
     @call
     def cuEventCreate(self, flags: int) -> tuple[int]:
-        return self._lend("event", _Event())
+        kinds = self.CUevent_flags
+        assert flags in (int(kinds.CU_EVENT_DEFAULT), int(kinds.CU_EVENT_DISABLE_TIMING))
+        return self._lend("event", _Event(timed=flags == int(kinds.CU_EVENT_DEFAULT)))
 
     @call
     def cuEventDestroy(self, event: int) -> None:
@@ -296,11 +306,22 @@ class RecordingDriver:
 
     @call
     def cuEventRecord(self, handle: int, stream: int) -> None:
-        event = _Event()
-        self._get(handle, "event")
+        event = _Event(timed=self._get(handle, "event").timed)
         event.reached, event.stream = False, self._get(stream, "stream")
         self._things[handle] = event
-        self._put(stream, lambda: setattr(event, "reached", True))
+
+        def reach() -> None:
+            event.reached, event.moment = True, self.done
+
+        self._put(stream, reach)
+
+    @call
+    def cuEventElapsedTime(self, first: int, last: int) -> tuple[float]:
+        """A millisecond for each piece of work in between."""
+        begin, end = (self._get(handle, "event") for handle in (first, last))
+        if not (begin.timed and end.timed and begin.reached and end.reached):
+            raise Misuse("the time of an event that has none, or has not come")
+        return (float(end.moment - begin.moment),)
 
     @call
     def cuEventQuery(self, handle: int) -> Any:
