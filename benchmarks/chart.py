@@ -7,23 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from sdxl_trt.bench.svg import picture
+
 COLUMNS: Final = 6
 WIDTH, HEIGHT = 118, 74
 """Of one chart's axes, in pixels."""
 GAP, ROW_GAP, LEFT, TOP = 12, 54, 40, 68
-STYLE: Final = """
-  svg { --surface: #ffffff; --ink: #1f2328; --muted: #59636e; --grid: #d8dee4; --line: #0969da }
-  @media (prefers-color-scheme: dark) {
-    svg { --surface: #0d1117; --ink: #e6edf3; --muted: #9198a1; --grid: #30363d; --line: #58a6ff }
-  }
-  text { font: 11px system-ui, sans-serif; fill: var(--muted) }
-  .title { font-size: 14px; font-weight: 600; fill: var(--ink) }
-  .name { font-weight: 600; fill: var(--ink) }
-  .value { font-size: 10px; fill: var(--ink) }
-  .grid { stroke: var(--grid) }
-  .line { fill: none; stroke: var(--line); stroke-width: 2; stroke-linejoin: round }
-  .dot { fill: var(--line); stroke: var(--surface); stroke-width: 1.5 }
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +38,8 @@ def chart(title: str, unit: str, ticks: Sequence[int], lines: Sequence[Line]) ->
     width = max(width, LEFT + 8 * len(title))
     height = TOP + rows * (HEIGHT + ROW_GAP) - 6
     content = [_panel(ticks, line, *divmod(number, COLUMNS)) for number, line in enumerate(lines)]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">',
-            f"<title>{escape(title)}</title><style>{STYLE}</style>",
-            f'<rect width="{width}" height="{height}" rx="6" style="fill: var(--surface)"/>',
-            f'<text class="title" x="{LEFT}" y="24">{escape(title)}</text>',
-            *content,
-            f'<text x="{LEFT}" y="{height - 6}">{escape(unit)}</text>',
-            "</svg>\n",
-        ]
-    )
+    content.append(f'<text x="{LEFT}" y="{height - 6}">{escape(unit)}</text>')
+    return picture(title, width, height, LEFT, content)
 
 
 def _panel(ticks: Sequence[int], line: Line, row: int, column: int) -> str:

@@ -26,9 +26,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.machine import usable_cpus
 from benchmarks.peer import EDGE, GUIDANCE, PACKAGES, PROMPT, STEPS
-from benchmarks.report import Aim, Report, Row, command, ratio
+from benchmarks.report import Aim, Report, command, ratio
+from sdxl_trt.bench.machine import usable_cpus
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.demo_bundle import demo_bundle
 
 SEED = 7

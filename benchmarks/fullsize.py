@@ -17,8 +17,9 @@ import click
 
 from benchmarks.fullsize_model import make
 from benchmarks.fullsize_picture import EDGE, measure_picture
-from benchmarks.report import RESULTS, Aim, Report, Row, publish
+from benchmarks.report import RESULTS, Aim, Report, publish
 from benchmarks.watch import Watched, watch
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.bundle import BlobStore, read_manifest
 from sdxl_trt.engines.compiler import Task, compile_apart
 from sdxl_trt.engines.flavours import FLAVOURS

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.machine import usable_cpus
-from benchmarks.report import Report, Row
+from benchmarks.report import Report
 from benchmarks.watch import Watched, watch
+from sdxl_trt.bench.machine import usable_cpus
+from sdxl_trt.bench.rows import Row
 
 PROMPT = "a lighthouse on a rock in the sea"
 EDGE = 512

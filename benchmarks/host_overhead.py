@@ -26,10 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import usable_cpus
-from benchmarks.peer import GUIDANCE, PACKAGES, PROMPT, load_diffusers, run_diffusers
-from benchmarks.report import Aim, Report, Row, command, ratio
+from benchmarks.peer import GUIDANCE, PACKAGES, PROMPT, run_diffusers
+from benchmarks.report import Aim, Report, command, ratio
+from sdxl_trt.bench.machine import usable_cpus
+from sdxl_trt.bench.peer import load_diffusers
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.demo_bundle import demo_bundle
+from sdxl_trt.paths import DEMO_CHECKPOINT
 from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.device import Buffer, HostDevice, Stream
 from sdxl_trt.runtime.loading import Loaded, load
@@ -195,7 +198,7 @@ def measure(runs: int) -> Report:
     threads, bundle = usable_cpus(), demo_bundle()
     demo = load(bundle).model
     model = replace(demo, unet=replace(demo.unet, text=2048, pooled=1280))
-    pipeline = load_diffusers(threads)
+    pipeline = load_diffusers(DEMO_CHECKPOINT, threads)
     large, small = (measure_size(model, bundle, pipeline, edge, runs) for edge in (SDXL_EDGE, DEMO_EDGE))
     ratios = [ratio(rows[2], rows[1], rows[1].what) for rows in (large, small)]
     return Report(

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.machine import versions
 from benchmarks.peer import PACKAGES
-from benchmarks.report import Report, Row, command, ratio
+from benchmarks.report import Report, command, ratio
+from sdxl_trt.bench.machine import versions
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
 REPOSITORY = Path(__file__).parents[1]

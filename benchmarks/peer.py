@@ -7,12 +7,12 @@ as PNG, and prints how long loading (imports included) and the picture took, as 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from sdxl_trt.bench.peer import load_diffusers
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
 PROMPT = "a large red circle on a white background"
@@ -21,28 +21,6 @@ GUIDANCE = 5.0
 EDGE = 128
 """Width and height in pixels."""
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
-
-
-def be_quiet() -> None:
-    """Imports diffusers and transformers so that they load without progress, advice and requests."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
-
-
-def load_diffusers(threads: int) -> Any:
-    """The demo model's pipeline, its float16 weights upcast, on so many threads; it prints no progress."""
-    be_quiet()
-    import torch
-    from diffusers import StableDiffusionXLPipeline
-
-    torch.set_num_threads(threads)
-    pipeline = StableDiffusionXLPipeline.from_pretrained(DEMO_CHECKPOINT, variant="fp16", dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def run_diffusers(
@@ -66,7 +44,7 @@ def run_diffusers(
 def main(out: Path, seed: int, threads: int) -> None:
     """Write one picture; print seconds by stage as JSON."""
     started = time.monotonic()
-    pipeline = load_diffusers(threads)
+    pipeline = load_diffusers(DEMO_CHECKPOINT, threads)
     loaded = time.monotonic()
     run_diffusers(pipeline, (seed,))[0].save(out)
     print(json.dumps({"seconds": {"load": loaded - started, "pictures": time.monotonic() - loaded}}))

@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import usable_cpus
-from benchmarks.peer import EDGE, GUIDANCE, PACKAGES, PROMPT, STEPS, load_diffusers, run_diffusers
-from benchmarks.report import Aim, Report, Row, command, ratio
+from benchmarks.peer import EDGE, GUIDANCE, PACKAGES, PROMPT, STEPS, run_diffusers
+from benchmarks.report import Aim, Report, command, ratio
+from sdxl_trt.bench.machine import usable_cpus
+from sdxl_trt.bench.peer import load_diffusers
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.demo_bundle import demo_bundle
+from sdxl_trt.paths import DEMO_CHECKPOINT
 from sdxl_trt.runtime import Pipeline, Request, Result
 
 BATCHES = (1, 4)
@@ -39,7 +42,7 @@ def our_pipeline() -> Pipeline:
 @cache
 def their_pipeline() -> Any:
     """Loaded once per process."""
-    return load_diffusers(usable_cpus())
+    return load_diffusers(DEMO_CHECKPOINT, usable_cpus())
 
 
 def ours(seeds: Seeds, output: str = "image") -> Result:

@@ -19,12 +19,13 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.machine import usable_cpus
 from benchmarks.peer import GUIDANCE, PACKAGES, STEPS
-from benchmarks.report import RESULTS, Aim, Report, Row
+from benchmarks.report import RESULTS, Aim, Report
 from benchmarks.scorer import Picture, Verdict, judge, read, sharpness
 from scripts.demo_model.captions import Scene, scenes
 from scripts.demo_model.pictures import BUCKETS
+from sdxl_trt.bench.machine import usable_cpus
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.files import write_json
 from sdxl_trt.paths import DEMO_CHECKPOINT, cache_folder
 from sdxl_trt.runtime import Pipeline

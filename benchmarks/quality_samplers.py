@@ -16,8 +16,9 @@ import click
 from benchmarks.chart import Line, chart
 from benchmarks.peer import EDGE, GUIDANCE
 from benchmarks.quality import build, ours, unseen
-from benchmarks.report import RESULTS, Report, Row
+from benchmarks.report import RESULTS, Report
 from scripts.demo_model.captions import Scene
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.files import write_json
 from sdxl_trt.paths import DEMO_CHECKPOINT
 from sdxl_trt.runtime import Pipeline

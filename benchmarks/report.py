@@ -6,33 +6,15 @@ import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
 
-from benchmarks.machine import Disturbance, machine, versions
+from sdxl_trt.bench.machine import Disturbance, machine, versions
+from sdxl_trt.bench.rows import Row, number, text_table
 from sdxl_trt.files import write_json
 
 RESULTS = Path(__file__).with_name("results")
-QUIET = 0.05
-"""Part of the CPUs that others may use while a figure is measured that is to be quoted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One quantity, measured once or several times."""
-
-    who: str
-    """The program or library measured."""
-    what: str
-    unit: str
-    samples: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The figure to quote."""
-        return median(self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +35,7 @@ class Aim:
         sign = "≤" if self.at_most else "≥"
         return (
             f"aim {'met' if self.met else 'MISSED'}: {self.row.who}, {self.row.what} {sign} {self.bound:g} "
-            f"{self.row.unit}, measured {_number(self.row.median)}"
+            f"{self.row.unit}, measured {number(self.row.median)}"
         )
 
 
@@ -92,7 +74,7 @@ class Report:
     def __str__(self) -> str:
         settings = [", ".join(f"{name} {value}" for name, value in self.settings.items())] if self.settings else []
         header = ("who", "what", "median", "min", "max", "unit", "runs")
-        lines = _table([header, *map(_cells, self.rows)])
+        lines = text_table([header, *map(_cells, self.rows)], "llrrrlr")
         return "\n".join([self.title, *settings, "", *lines, "", *map(str, self.aims), *self.notes])
 
 
@@ -113,14 +95,9 @@ def publish(name: str, measure: Callable[[], Report], output: Path) -> None:
     disturbance = Disturbance()
     report = measure()
     if report.timed:
-        report = replace(report, notes=(*report.notes, _quiet(disturbance.share())))
+        report = replace(report, notes=(*report.notes, disturbance.verdict()))
     click.echo(report)
     write_json(output / f"{name}.json", report.as_json())
-
-
-def _quiet(others: float) -> str:
-    verdict = "" if others <= QUIET else ": NOT a quiet machine, measure again"
-    return f"others used {others:.0%} of the CPUs meanwhile{verdict}"
 
 
 def ratio(dividend: Row, divisor: Row, what: str) -> Row:
@@ -130,18 +107,5 @@ def ratio(dividend: Row, divisor: Row, what: str) -> Row:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    ends = [_number(end(row.samples)) if len(row.samples) > 1 else "" for end in (min, max)]
-    return row.who, row.what, _number(row.median), *ends, row.unit, str(len(row.samples))
-
-
-def _number(value: float) -> str:
-    """Three significant digits, and all digits of larger whole numbers."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    pads = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust, str.rjust)
-    return [
-        "  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)).rstrip() for row in rows
-    ]
+    ends = [number(end(row.samples)) if len(row.samples) > 1 else "" for end in (min, max)]
+    return row.who, row.what, number(row.median), *ends, row.unit, str(len(row.samples))

@@ -13,8 +13,8 @@ from benchmarks.fidelity.cases import Absence, Case, absences, cases
 from benchmarks.fidelity.document import as_json, as_markdown, line, summary
 from benchmarks.fidelity.matrix import Comparison, Row, merged, spread
 from benchmarks.fidelity.models import prepare
-from benchmarks.peer import be_quiet
 from benchmarks.report import RESULTS
+from sdxl_trt.bench.peer import be_quiet
 from sdxl_trt.files import write_json
 from sdxl_trt.paths import cache_folder
 

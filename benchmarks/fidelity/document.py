@@ -11,7 +11,7 @@ from benchmarks.fidelity.cases import STEPS, TASKS, Absence
 from benchmarks.fidelity.matrix import BOUND, REMARKABLE, ROUNDED_BOUND, Row
 from benchmarks.fidelity.models import EDGE, SDXL
 from benchmarks.fidelity.sides import GUIDANCE, HANDED_OVER_AT, IMAGE_STRENGTH, INPAINT_STRENGTH, PROMPT, SEED
-from benchmarks.machine import machine, versions
+from sdxl_trt.bench.machine import machine, versions
 
 PACKAGES: Final = ("sdxl-trt", "onnxruntime", "numpy", "torch", "diffusers", "transformers", "scipy", "torchsde")
 INTRODUCTION: Final = f"""\

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+QUIET = 0.05
+"""Part of the CPUs that others may use while a figure is measured that is to be quoted."""
+
 
 def usable_cpus() -> int:
     """CPUs that this process may run on: the number of threads that both sides of a comparison get."""
@@ -36,6 +39,17 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in distributions}
 
 
+def installed(distributions: Iterable[str]) -> list[str]:
+    """Those that are installed."""
+    return [name for name in distributions if any(importlib.metadata.distributions(name=name))]
+
+
+def peak_memory() -> int:
+    """The most memory in bytes that this process had resident, mapped files included: proc(5), VmHWM."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 class Disturbance:
     """How much of the machine everybody else takes, from its creation on.
 
@@ -51,6 +65,12 @@ class Disturbance:
         busy, total = _machine_seconds()
         others = busy - self._busy - (_own_seconds() - self._own)
         return max(0.0, others / (total - self._total)) if total > self._total else 0.0
+
+    def verdict(self) -> str:
+        """The same in words."""
+        others = self.share()
+        noisy = "" if others <= QUIET else ": NOT a quiet machine, measure again"
+        return f"others used {others:.0%} of the CPUs meanwhile{noisy}"
 
 
 def _machine_seconds() -> tuple[float, float]:
