@@ -21,6 +21,7 @@ COMMANDS = {
     "build": "sdxl_trt.cli.build",
     "inspect": "sdxl_trt.cli.inspect",
     "run": "sdxl_trt.cli.run",
+    "bench": "sdxl_trt.cli.bench",
 }
 """Commands and the modules that hold them, in the order they are listed."""
 

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdxl_trt.cli import json_option, print_json
-from sdxl_trt.cli.models import newest_first
+from sdxl_trt.cli.bundles import open_bundle
 from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options
 from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
 from sdxl_trt.cli.refining import asks_for_refiner, refiner_options, refiner_shown
-from sdxl_trt.demo_bundle import demo_bundle
-from sdxl_trt.errors import NoTargetForHost, OutputError, UsageError
+from sdxl_trt.errors import OutputError, UsageError
 from sdxl_trt.files import atomic_write, check_writable
-from sdxl_trt.paths import bundles_folder
 from sdxl_trt.spec import parse_size
 from sdxl_trt.spec.profile import format_size
 from sdxl_trt.version import __version__
@@ -138,26 +136,9 @@ def run_command(
 
 
 def _load(bundle: Path | None, **how: Any) -> tuple[Pipeline, Path]:
-    """The pipeline of a bundle: the one given, else the newest that fits, else the demo model's."""
     from sdxl_trt.runtime import Pipeline
 
-    if bundle is not None:
-        return Pipeline.load(str(bundle), **how), bundle
-    refused = []
-    for folder in newest_first():
-        try:
-            return Pipeline.load(folder, **how), folder
-        except NoTargetForHost as error:
-            refused.append(error)
-    if refused:
-        raise NoTargetForHost(
-            f"none of the {len(refused)} bundles in {bundles_folder()} runs on this host",
-            got="; ".join(f"{error.what}: {error.got}" for error in refused),
-            expected=refused[0].expected,
-            fix=refused[0].fix,
-        )
-    folder = demo_bundle()
-    return Pipeline.load(folder, **how), folder
+    return open_bundle(bundle, lambda folder: Pipeline.load(folder, **how))
 
 
 def _seeds(seeds: tuple[int, ...], images: int | None) -> Sequence[int] | None:
