@@ -17,7 +17,7 @@ from scripts.demo_model.unet import UnetStage
 from scripts.demo_model.vae import VaeStage
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
-STEPS = {"vae": 4500, "decoder": 2000, "unet": 15000, "student": 4000, "refiner": 1000}
+STEPS = {"vae": 4500, "decoder": 2000, "unet": 19000, "student": 4000, "refiner": 1000}
 """Steps of each stage, in their order."""
 BASE = DEMO_CHECKPOINT.name
 REFINER_INDEX = {
