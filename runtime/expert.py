@@ -52,6 +52,8 @@ class Expert:
             else Vae(loaded.model.vae, self.profile, loaded.decoder, loaded.open_encoder, device)
         )
         self._loops = Recent[_Key, Loop](LOOPS if device.captures else 1)
+        self.stepped: Callable[[Loop], object] = _ignore
+        """Called with the loop behind every evaluation that it was given, for measurements."""
 
     def table(self, settings: Resolved) -> Table:
         """The sampler as numbers. Inpainting at full strength starts from noise alone, as in diffusers.
@@ -89,6 +91,7 @@ class Expert:
                     index = waiting.pop(0)
                     running[loop.join(requests[index])] = index
                 finished = loop.step()
+                self.stepped(loop)
                 follower.step(running)
                 for slot in finished:
                     latents[running.pop(slot)] = loop.latents(slot)
@@ -123,3 +126,7 @@ class Expert:
             return Loop(self.loaded.step, self._device, slots=slots, height=height, width=width, tokens=tokens)
 
         return (slots, height, width, tokens), make
+
+
+def _ignore(_loop: Loop) -> None:
+    """Nothing is measured."""

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_trt.progress import Progress
-from sdxl_trt.runtime.device import Timer
 from sdxl_trt.runtime.images.preview import PreviewFactors, preview
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.snapshots import AHEAD, Snapshot
@@ -61,10 +60,6 @@ class Step:
     def preview(self) -> NDArray[np.uint8]:
         """Roughly what the picture will be: RGB [h, w, 3], an eighth of its size each way."""
         return preview(self.estimate(), self._factors())
-
-    def mark(self, timer: Timer) -> None:
-        """Have a timer of the device note when this evaluation is done; does not wait for it."""
-        self._loop.mark(timer)
 
 
 Callback = Callable[[Step], object]

@@ -18,11 +18,11 @@ from sdxl_trt.runtime.engine import Binding, Engine
 from sdxl_trt.runtime.ensemble import denoise
 from sdxl_trt.runtime.expert import Expert
 from sdxl_trt.runtime.loading import Loaded
+from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.plans import make_plan
 from sdxl_trt.runtime.request import Request
 from sdxl_trt.runtime.resolving import resolve
 from sdxl_trt.runtime.results import decode
-from sdxl_trt.runtime.steps import Step
 
 _EDGES = 4
 """Marks beside those of steps: the start, and the ends of the three stages."""
@@ -81,17 +81,17 @@ class Stages:
         """
         expert, moments = self._expert, list[tuple[float, float]]()
 
-        def note(step: Step) -> None:
-            if step.picture == 0:  # the others make the same step
-                before = self._own_time()
-                step.mark(self._timer)
-                moments.append((before, self._own_time()))
+        def note(loop: Loop) -> None:
+            before = self._own_time()
+            loop.mark(self._timer)
+            moments.append((before, self._own_time()))
 
         self._edge()
         settings = resolve(self._request, expert.model, expert.profile)
         plan = make_plan(expert, settings, expert.table(settings))
         self._edge()
-        latents = denoise([plan], None, silent, note)
+        expert.stepped = note
+        latents = denoise([plan], None, silent, None)
         self._edge()
         decode(expert.vae, latents, settings, silent)
         self._edge()
@@ -114,6 +114,10 @@ class _TimedEngine:
     def bind(self, buffers: Mapping[str, Buffer]) -> _TimedBinding:
         """As the engine's."""
         return _TimedBinding(self, self._engine.bind(buffers))
+
+    def close(self) -> None:
+        """As the engine's."""
+        self._engine.close()
 
 
 class _TimedBinding:
