@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,21 @@ from sdxl_trt.export.published import published
 from sdxl_trt.export.trace import parameter_shapes
 from sdxl_trt.files import atomic_write, write_json
 
+Shapes = dict[str, tuple[int, ...]]
+Write = Callable[[Path, Shapes, int], None]
+"""Writes a safetensors file of tensors of these shapes; values from a seed."""
+
 TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
 """Of SDXL-Turbo's scheduler config, what differs from base's; all else of the model is the same."""
 
 
-def make(folder: Path, kind: str) -> None:
+def make(folder: Path, kind: str, write: Write | None = None) -> None:
     """Write a checkpoint in diffusers' layout, float16; files that are there already are kept.
 
     Args:
         folder: to write; need not exist.
         kind: 'base', 'refiner' or 'turbo'.
+        write: the weights; by default `write_random`.
     """
     configs = published("refiner" if kind == "refiner" else "base")
     if kind == "turbo":
@@ -46,7 +51,7 @@ def make(folder: Path, kind: str) -> None:
         path = folder / name / f"{weights}.fp16.safetensors"
         if not path.exists():
             shapes = parameter_shapes(Component(name=name, config=configs[name], tensors={}, files={}))
-            write_random(path, shapes, seed=sum(name.encode()))
+            (write or write_random)(path, shapes, sum(name.encode()))
 
 
 def _write_tokenizer(folder: Path, pad: str | None) -> None:
@@ -64,8 +69,23 @@ def _write_tokenizer(folder: Path, pad: str | None) -> None:
     write_json(folder / "tokenizer_config.json", {**config, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"})
 
 
-def write_random(path: Path, shapes: dict[str, tuple[int, ...]], seed: int) -> None:
+def write_random(path: Path, shapes: Shapes, seed: int) -> None:
     """Write float16 tensors of these shapes into a safetensors file, with one in memory at a time."""
+    with atomic_write(path) as file:
+        file.write(_header(shapes))
+        for array in _values(shapes, np.random.Generator(np.random.SFC64(seed))):
+            file.write(array.data)
+
+
+def write_sparse(path: Path, shapes: Shapes, _seed: int) -> None:
+    """The same with zeros that take no room on the disk, for what looks at shapes alone."""
+    header = _header(shapes)
+    with atomic_write(path) as file:
+        file.write(header)
+        file.truncate(len(header) + 2 * sum(map(math.prod, shapes.values())))
+
+
+def _header(shapes: Shapes) -> bytes:
     header, end = {}, 0
     for name, shape in shapes.items():
         length = 2 * math.prod(shape)
@@ -73,13 +93,10 @@ def write_random(path: Path, shapes: dict[str, tuple[int, ...]], seed: int) -> N
         end += length
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_write(path) as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for array in _values(shapes, np.random.Generator(np.random.SFC64(seed))):
-            file.write(array.data)
+    return struct.pack("<Q", len(text)) + text
 
 
-def _values(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> Iterator[NDArray[np.float16]]:
+def _values(shapes: Shapes, rng: np.random.Generator) -> Iterator[NDArray[np.float16]]:
     for name, shape in shapes.items():
         if len(shape) > 1:
             deviation = 0.02 if "embedding" in name else math.prod(shape[1:]) ** -0.5

@@ -17,6 +17,7 @@ COMMANDS = {
     "doctor": "sdxl_trt.cli.info",
     "gpus": "sdxl_trt.cli.info",
     "samplers": "sdxl_trt.cli.info",
+    "plan": "sdxl_trt.cli.plan",
     "export": "sdxl_trt.cli.build",
     "build": "sdxl_trt.cli.build",
     "inspect": "sdxl_trt.cli.inspect",

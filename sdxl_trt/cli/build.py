@@ -60,7 +60,9 @@ def export_command(
     """
     check_writable(output / "export.json")
     with shown_progress() as progress:
-        _, index = _export(model, output, precisions or ("float16", "float32"), progress, vae=vae, bare_unet=bare_unet)
+        _, index = export_graphs(
+            model, output, precisions or ("float16", "float32"), progress, vae=vae, bare_unet=bare_unet
+        )
     if as_json:
         print_json(dataclasses.asdict(index))
         return
@@ -69,7 +71,7 @@ def export_command(
             click.echo(f"{output / graph.file}  {graph.content.bytes:,} bytes  {precision} {name}")
 
 
-def _export(
+def export_graphs(
     model: str,
     output: Path | None,
     precisions: Sequence[str],
@@ -170,8 +172,8 @@ def build_command(
         precisions = list(dict.fromkeys(request.flavour.precision for request in requests))
         if refiner:
             _check_pair(model, refiner, vae, progress)
-        export, index = _export(model, None, precisions, progress, vae=vae)
-        second = _export(refiner, None, precisions, progress, vae=vae)[0] if refiner else None
+        export, index = export_graphs(model, None, precisions, progress, vae=vae)
+        second = export_graphs(refiner, None, precisions, progress, vae=vae)[0] if refiner else None
         profile = make_profile(index.model.native_size, size, sizes, batch, chunks)
         bundle = output or bundles_folder() / f"{index.model.name}-{index.model.content[:8]}"
         manifest = build(export, bundle, requests, profile=profile, refiner=second, progress=progress)

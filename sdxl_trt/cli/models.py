@@ -28,12 +28,17 @@ def model_path(model: str, progress: Progress = silent) -> Path:
     """
     if model == "demo":
         return DEMO_CHECKPOINT
-    hub = _HUB_ID.fullmatch(model)
-    if hub is None or Path(model).exists():
+    hub = on_hub(model)
+    if hub is None:
         return Path(model)
     from sdxl_trt.export.hub import fetch_model
 
     return fetch_model(hub["repository"], file=hub["file"], revision=hub["revision"], progress=progress)
+
+
+def on_hub(model: str) -> re.Match[str] | None:
+    """The repository, file and revision of a MODEL that is an id on the hub; a path that exists is none."""
+    return None if Path(model).exists() else _HUB_ID.fullmatch(model)
 
 
 def export_folder(model: Path, vae: Path | None = None) -> Path:

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from sdxl_trt.bundle import BlobStore, Manifest, read_manifest
+from sdxl_trt.bundle import BlobStore, Manifest, read_manifest, write_manifest
+from sdxl_trt.costs import graph_work
 from sdxl_trt.engines.acceptance import random_inputs
 from sdxl_trt.engines.build import build
 from sdxl_trt.engines.targets import resolve_targets
@@ -88,6 +90,8 @@ def test_bundle_holds_everything_once(finished: Path, export: Path, profile: Pro
         for name, engine in target.engines.items():
             spec = graph_spec(name, index.model, target.precision)
             assert (engine.inputs, engine.outputs) == (spec.inputs, spec.outputs)
+            path = export / index.graphs[target.precision][name].file
+            assert engine.work == graph_work(onnx.load(path, load_external_data=False))
     assert all(not engine.weights for engine in rtx.engines.values())
     weights = [engine.weights[0] for engine in cpu.engines.values()]
     assert all(len(engine.weights) == 1 for engine in cpu.engines.values())
@@ -115,6 +119,22 @@ def test_second_build_changes_nothing(bundle: Path, export: Path, profile: Profi
     assert stages.built() == set()
     assert sum(stage.startswith("found ") for stage, _, _ in stages.seen) == 10
     assert files(bundle) == before
+
+
+def test_a_bundle_of_an_earlier_version_learns_the_work_of_its_engines(
+    bundle: Path, export: Path, profile: Profile
+) -> None:
+    manifest, stages = read_manifest(bundle), Stages()
+    targets = tuple(
+        dataclasses.replace(
+            target, engines={name: dataclasses.replace(e, work=None) for name, e in target.engines.items()}
+        )
+        for target in manifest.targets
+    )
+    write_manifest(bundle, dataclasses.replace(manifest, schema=2, targets=targets))
+    build(export, bundle, resolve_targets(["cpu", "rtx3060"]), profile=profile, progress=stages)
+    assert stages.built() == set()
+    assert dataclasses.replace(read_manifest(bundle), created=manifest.created) == manifest
 
 
 def test_targets_are_kept_and_replaced(bundle: Path, export: Path, profile: Profile) -> None:

@@ -1,0 +1,209 @@
+"""`sdxl-trt plan`: what pictures of a model would take on a card, before anything is fetched or built."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdxl_trt.cli import json_option, print_json
+from sdxl_trt.cli.build import export_graphs
+from sdxl_trt.cli.models import DEFAULT_MODEL, on_hub
+from sdxl_trt.cli.progress import shown_progress
+from sdxl_trt.cli.run import SIZE
+from sdxl_trt.errors import UsageError
+from sdxl_trt.spec.profile import format_size
+
+if TYPE_CHECKING:
+    from sdxl_trt.planning import Card, ModelCosts, Plan
+
+Size = tuple[int, int]
+
+
+@click.command("plan")
+@click.argument("model", default=DEFAULT_MODEL)
+@click.option("--gpu", help="See `sdxl-trt gpus`.")
+@click.option("--memory-gb", type=click.FloatRange(0, 10_000, min_open=True), help="The card's.  [default: the GPU's]")
+@click.option("--sm", type=int, help="Compute capability, as 86, of a card that the catalogue lacks.")
+@click.option("--size", type=SIZE, help="Of the pictures.  [default: the model's own]")
+@click.option("--steps", type=click.IntRange(1, 1000), default=30, show_default=True)
+@click.option("--batch", type=click.IntRange(1, 64), default=1, show_default=True, help="Pictures at once.")
+@click.option("--guidance/--no-guidance", default=True, help="Two rows a picture, or one.  [default: --guidance]")
+@click.option("--refiner", metavar="MODEL", help="Takes the last fifth of the steps.")
+@click.option(
+    "--memory",
+    "policy",
+    type=click.Choice(["auto", "resident", "swap", "stream"]),
+    default="auto",
+    show_default=True,
+    help="Where weights are meanwhile.",
+)
+@json_option
+def plan_command(
+    model: str,
+    gpu: str | None,
+    memory_gb: float | None,
+    sm: int | None,
+    size: Size | None,
+    steps: int,
+    batch: int,
+    guidance: bool,
+    refiner: str | None,
+    policy: str,
+    as_json: bool,
+) -> None:
+    """Estimate memory, disk, build and time of pictures on a GPU. Nothing is fetched or built.
+
+    MODEL and the refiner are published models by their hub ids, checkpoints that are here (exported once to be
+    counted), bundles, or 'demo'.
+    """
+    from sdxl_trt.planning import Request, Unguided, make_plan
+
+    card = _card(gpu, memory_gb, sm)
+    costs = _costs(model, card)
+    plan = make_plan(
+        costs,
+        card,
+        Request(size=size or costs.model.native_size, steps=steps, batch=batch),
+        refiner=_costs(refiner, card, refiner=True) if refiner else None,
+        options=[] if guidance else [Unguided()],
+        policy=None if policy == "auto" else policy,
+    )
+    if as_json:
+        print_json(as_dict(plan))
+    else:
+        click.echo(shown(plan))
+
+
+def _card(gpu: str | None, memory_gb: float | None, sm: int | None) -> Card:
+    from sdxl_trt.gpus import CPU, find_gpu
+    from sdxl_trt.planning import Card
+
+    if gpu and sm is None and gpu.lower() != CPU:
+        return Card.of(find_gpu(gpu), memory_gb)
+    if memory_gb and sm is not None and not gpu:
+        return Card.by_hand(memory_gb, sm)
+    raise UsageError(
+        "a plan needs a GPU",
+        got=" ".join(f"--{k} {v}" for k, v in {"gpu": gpu, "memory-gb": memory_gb, "sm": sm}.items() if v) or "none",
+        expected="--gpu NAME, with --memory-gb where not all of it is free; or --memory-gb and --sm of any card",
+        fix="--gpu rtx3060, or --memory-gb 12 --sm 86",
+    )
+
+
+def _costs(model: str, card: Card, *, refiner: bool = False) -> ModelCosts:
+    """What is known of a MODEL."""
+    from sdxl_trt.bundle import MANIFEST_NAME
+    from sdxl_trt.planning import PUBLISHED, of_bundle, of_export, published
+
+    if model in PUBLISHED:
+        return published(model)
+    if on_hub(model):
+        raise UsageError(
+            f"{model} is not one of the models whose shapes are known, and plans fetch nothing",
+            got="a hub id",
+            expected=" or ".join(PUBLISHED) + "; or a checkpoint or bundle that is here",
+            fix=f"give the model that it was made from: most are {DEFAULT_MODEL}",
+        )
+    if (Path(model) / MANIFEST_NAME).is_file():
+        return of_bundle(Path(model), card.sm, refiner=refiner)
+    with shown_progress() as progress:
+        folder, _ = export_graphs(model, None, ("float16",), progress, vae=None)
+    return of_export(folder)
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """For --json: bytes, seconds and operations as they are."""
+    request, card = plan.request, plan.card
+    seconds = plan.times or (None,) * len(plan.components)
+    return {
+        "estimated": True,
+        "models": plan.models,
+        "card": {"name": card.name, "sm": card.sm, "memory": card.memory, "for_engines": plan.available},
+        "size": request.size,
+        "steps": request.steps,
+        "batch": request.batch,
+        "components": [
+            {
+                "name": each.name,
+                "parameters": each.work.parameters,
+                "weights": each.weights,
+                "activations": each.activations,
+                "calls": each.calls,
+                "operations": each.calls * each.work.operations(each.axes),
+                "bytes": each.calls * each.work.bytes(each.axes),
+                "seconds": dataclasses.asdict(time) if time else None,
+            }
+            for each, time in zip(plan.components, seconds, strict=True)
+        ],
+        "policies": [dataclasses.asdict(each) | {"fits": each.fits(plan.available)} for each in plan.policies],
+        "policy": plan.chosen.policy,
+        "peak": plan.chosen.peak,
+        "building": dataclasses.asdict(plan.building),
+        "seconds": dataclasses.asdict(plan.total) if plan.total else None,
+        "efficiency": dataclasses.asdict(plan.efficiency) if plan.efficiency else None,
+    }
+
+
+def shown(plan: Plan) -> str:
+    """A page of text."""
+    request, card = plan.request, plan.card
+    return "\n".join(
+        [
+            f"{' with '.join(plan.models)} on {card.name}: {request.batch} × {format_size(request.size)}, "
+            f"{request.steps} steps. Everything is estimated.",
+            "",
+            *_component_lines(plan),
+            "",
+            *_policy_lines(plan),
+            "",
+            *_building_lines(plan),
+            *_time_lines(plan),
+        ]
+    )
+
+
+def _component_lines(plan: Plan) -> list[str]:
+    lines = [f"{'':22}{'weights':>10}{'activations':>13}{'calls':>7}{'TFLOP':>10}{'at least':>11}"]
+    for place, each in enumerate(plan.components):
+        operations = each.calls * each.work.operations(each.axes) / 1e12
+        least = f"{plan.times[place].floor:9.3f} s" if plan.times else ""
+        lines.append(
+            f"{each.name:22}{_gb(each.weights):>10}{_gb(each.activations):>13}{each.calls:>7}{operations:>10.3f}{least:>11}"
+        )
+    return lines
+
+
+def _policy_lines(plan: Plan) -> list[str]:
+    lines = [
+        f"memory for engines: {_gb(plan.available)} of {_gb(plan.card.memory)}, the rest is the driver's and CUDA's"
+    ]
+    for each in plan.policies:
+        verdict = "fits" if each.fits(plan.available) else f"needs {_gb(each.least)}"
+        chosen = "  ← this one" if each.policy == plan.chosen.policy else ""
+        lines.append(f"  {each.policy:10}peak {_gb(each.peak)}, {verdict}{chosen}")
+    return lines
+
+
+def _building_lines(plan: Plan) -> list[str]:
+    building = plan.building
+    lines = [f"disk: {_gb(building.disk)}"]
+    if building.seconds is not None and building.memory is not None:
+        lines.append(f"export and build: {building.seconds:.0f} s, {_gb(building.memory)} of memory")
+    return [*lines, f"  {building.source}"]
+
+
+def _time_lines(plan: Plan) -> list[str]:
+    if plan.total is None or plan.efficiency is None:
+        return ["time: not known, for the card's rates are not"]
+    each, reached = plan.total, plan.efficiency
+    return [
+        f"time: {each.low:.3g} to {each.high:.3g} s, at least {each.floor:.3g} s",
+        f"  at {reached.low:.0%} to {reached.high:.0%} of the peak, as published: {reached.source}",
+    ]
+
+
+def _gb(value: int) -> str:
+    return f"{value / 1e9:.2f} GB"

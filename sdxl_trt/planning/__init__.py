@@ -1,0 +1,38 @@
+"""What pictures of a model would take on a card, before anything is built: memory, disk, build, time.
+
+models        the work of a model's graphs, from the package, a bundle or an export
+components    the engines in the order they run; options that change them
+policies      where weights are meanwhile, and the memory that takes
+roofline      time, from the card's peaks and published engines' efficiencies
+building      disk, build time and build memory, from our own measurement
+plan          all of it together
+
+Everything here is arithmetic on figures that are stated with their sources: it is estimated, never measured.
+"""
+
+from sdxl_trt.planning.components import Component, Option, Refined, Request, Unguided, components
+from sdxl_trt.planning.models import PUBLISHED, ModelCosts, of_bundle, of_export, published
+from sdxl_trt.planning.plan import Card, Plan, make_plan
+from sdxl_trt.planning.policies import POLICIES, RESERVE, Memory, choose, policies
+
+__all__ = [
+    "POLICIES",
+    "PUBLISHED",
+    "RESERVE",
+    "Card",
+    "Component",
+    "Memory",
+    "ModelCosts",
+    "Option",
+    "Plan",
+    "Refined",
+    "Request",
+    "Unguided",
+    "choose",
+    "components",
+    "make_plan",
+    "of_bundle",
+    "of_export",
+    "policies",
+    "published",
+]
