@@ -29,7 +29,7 @@ class ModelCosts:
     files: int
     """Bytes that a bundle has of it beside its engines: tokenizers, token embedding tables, licence texts."""
     plans: dict[str, int] = field(default_factory=dict)
-    """Bytes of its engines, by graph name, where they are built."""
+    """Bytes of its engines and the weights files they read, by graph name, where they are built."""
 
 
 def published(repository: str) -> ModelCosts:
@@ -65,7 +65,7 @@ def of_bundle(bundle: Path, sm: int | None, *, refiner: bool = False) -> ModelCo
         model=part.model,
         works={name: _work(bundle, name, entry) for name, entry in engines.items()},
         files=sum(blob.bytes for blob in part.files.values()),
-        plans={name: entry.file.bytes for name, entry in engines.items()},
+        plans={name: sum(blob.bytes for blob in (entry.file, *entry.weights)) for name, entry in engines.items()},
     )
 
 
