@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from benchmarks.fullsize_model import make, write_sparse
-from benchmarks.report import RESULTS, Aim, Report, Row, publish
+from benchmarks.report import RESULTS, Aim, Report, publish
 from sdxl_trt import planning
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.export.run import export_model
 from sdxl_trt.files import write_json
 from sdxl_trt.planning import ModelCosts, of_export

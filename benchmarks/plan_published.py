@@ -12,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from benchmarks.report import RESULTS, Aim, Report, Row, publish
+from benchmarks.report import RESULTS, Aim, Report, publish
+from sdxl_trt.bench.rows import Row
 from sdxl_trt.gpus import find_gpu
 from sdxl_trt.planning import Card, Option, Request, Unguided, make_plan, published
 from sdxl_trt.planning.components import Components
