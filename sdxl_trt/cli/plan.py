@@ -122,6 +122,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "estimated": True,
         "models": plan.models,
         "card": {"name": card.name, "sm": card.sm, "memory": card.memory, "for_engines": plan.available},
+        "limits": _limits(plan),
         "size": request.size,
         "steps": request.steps,
         "batch": request.batch,
@@ -154,6 +155,7 @@ def shown(plan: Plan) -> str:
         [
             f"{' with '.join(plan.models)} on {card.name}: {request.batch} × {format_size(request.size)}, "
             f"{request.steps} steps. Everything is estimated.",
+            *(f"! {sentence}" for sentence in _limits(plan)),
             "",
             *_component_lines(plan),
             "",
@@ -163,6 +165,11 @@ def shown(plan: Plan) -> str:
             *_time_lines(plan),
         ]
     )
+
+
+def _limits(plan: Plan) -> tuple[str, ...]:
+    """What cannot be done with the GPU."""
+    return plan.card.gpu.limits if plan.card.gpu else ()
 
 
 def _component_lines(plan: Plan) -> list[str]:

@@ -54,6 +54,11 @@ def test_options_change_the_plan(sdxl_trt: Command) -> None:
     assert plan("--memory", "swap")["policy"] == "swap"
 
 
+def test_what_a_gpu_cannot_do_is_said(sdxl_trt: Command) -> None:
+    assert "! TensorRT for RTX builds no fp32 matrix product for SM 7.5" in sdxl_trt("plan", "--gpu", "rtx2080ti").out
+    assert sdxl_trt("plan", "--gpu", "rtx3060", "--json").json["limits"] == []
+
+
 def test_a_card_by_hand_has_no_times(sdxl_trt: Command) -> None:
     outcome = sdxl_trt("plan", "--memory-gb", 8, "--sm", 89)
     assert outcome.status == 0
