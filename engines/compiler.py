@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +24,7 @@ from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
 from sdxl_trt.engines.trt import compile_plan, short_of_memory
 from sdxl_trt.errors import BuildError, SdxlTrtError
+from sdxl_trt.processes import how_it_ended, start_apart
 from sdxl_trt.progress import silent
 from sdxl_trt.spec import GraphSpec, Profile
 
@@ -54,28 +53,18 @@ def compile_apart(task: Task, sink: Sink, report: Report) -> None:
         BuildError: the library refuses the graph; or its process crashed, stopped, or was killed.
         OSError: the sink raised it.
     """
-    ours, theirs = Pipe()
-    with tempfile.TemporaryFile() as log, ours:
-        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-        # In a session of its own it does not see Ctrl-C, which is for this process to handle.
-        process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        theirs.close()
+    with tempfile.TemporaryFile() as log:
+        process, pipe = start_apart(__name__, stdout=log, stderr=log)
         try:
-            ours.send(task)
-            for message in _messages(ours, process.pid):
+            pipe.send(task)
+            for message in _messages(pipe, process.pid):
                 _take(message, sink, report)
         except (EOFError, ConnectionError):
             raise _died(task, process.wait(), log) from None
         except TimeoutError as error:
             raise _stopped(task, str(error)) from None
         finally:
+            pipe.close()
             process.kill()
             process.wait()
 
@@ -121,7 +110,7 @@ def _take(message: Any, sink: Sink, report: Report) -> None:
 def _died(task: Task, status: int, log: BinaryIO) -> BuildError:
     log.seek(0)
     last = (log.read().decode(errors="replace").strip() or "it printed nothing").splitlines()[-1]
-    got = f"{signal.Signals(-status).name if status < 0 else f'exit status {status}'}: {last}"
+    got = f"{how_it_ended(status)}: {last}"
     what = f"{task.request.flavour.name} ended while it compiled {task.spec.name} for {task.request.name}"
     if -status == signal.SIGKILL:  # Linux, when memory runs out, sends it to the process that takes most
         weights = Source(task.export, silent).weights_bytes(task.spec.name, task.request.flavour.precision)

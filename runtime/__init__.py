@@ -3,14 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sdxl_trt.runtime.fleet import Fleet
     from sdxl_trt.runtime.pipeline import Pipeline
     from sdxl_trt.runtime.prompts.embeds import PromptEmbeds
     from sdxl_trt.runtime.request import Request, Resolved
     from sdxl_trt.runtime.results import Result
 
-__all__ = ["Pipeline", "PromptEmbeds", "Request", "Resolved", "Result"]
+__all__ = ["Fleet", "Pipeline", "PromptEmbeds", "Request", "Resolved", "Result"]
 
 _HOMES = {
+    "Fleet": "fleet",
     "Pipeline": "pipeline",
     "PromptEmbeds": "prompts.embeds",
     "Request": "request",

@@ -17,6 +17,20 @@ from sdxl_trt.runtime.ort_cuda import PROVIDER
 from sdxl_trt.runtime.trt import LIBRARIES
 
 
+def gpu_number(name: str) -> int | None:
+    """The GPU that a device's name means, as CUDA counts; None: the processor.
+
+    Raises:
+        UsageError: there are no such devices.
+    """
+    gpu = re.fullmatch(r"cuda(?::(\d{1,3}))?", name)
+    if gpu is None and name != "cpu":
+        raise UsageError(
+            "this device cannot be used", got=repr(name), expected="cpu, cuda, or cuda:1 for the second GPU", fix="cuda"
+        )
+    return int(gpu[1] or 0) if gpu else None
+
+
 def open_device(name: str) -> Device:
     """Where engines shall run: 'cpu'; or 'cuda' or 'cuda:1', a GPU as CUDA counts.
 
@@ -25,14 +39,8 @@ def open_device(name: str) -> Device:
         FlavourUnavailable: there is no such GPU, or what drives it is missing.
         OutOfMemory: there is no room on it, even before a model.
     """
-    if name == "cpu":
-        return HostDevice()
-    gpu = re.fullmatch(r"cuda(?::(\d{1,3}))?", name)
-    if gpu is None:
-        raise UsageError(
-            "this device cannot be used", got=repr(name), expected="cpu, cuda, or cuda:1 for the second GPU", fix="cuda"
-        )
-    return CudaDevice(int(gpu[1] or 0))
+    number = gpu_number(name)
+    return HostDevice() if number is None else CudaDevice(number)
 
 
 def this_host(device: Device | None = None) -> Host:

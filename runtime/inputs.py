@@ -62,7 +62,7 @@ def read_input(request: Request, default: Pair, profile: Profile) -> tuple[Input
     if request.image is None:
         _refuse_lone(request)
         return None, _checked_size(request.size or default, profile)
-    if _are_latents(request.image):
+    if are_latents(request.image):
         latents = _latents(request)
         return Input(latents=latents), _checked_size((latents.shape[3] * 8, latents.shape[2] * 8), profile)
     from sdxl_trt.runtime.images.opening import open_image
@@ -119,7 +119,8 @@ def _refuse_lone(request: Request) -> None:
             )
 
 
-def _are_latents(image: object) -> bool:
+def are_latents(image: object) -> bool:
+    """What is started from is latents, and not a picture."""
     return isinstance(image, np.ndarray) and image.dtype.kind == "f"
 
 

@@ -59,7 +59,11 @@ class Step:
 
     def preview(self) -> NDArray[np.uint8]:
         """Roughly what the picture will be: RGB [h, w, 3], an eighth of its size each way."""
-        return preview(self.estimate(), self._factors())
+        return preview(self.estimate(), self.factors())
+
+    def factors(self) -> PreviewFactors:
+        """What previews are computed with."""
+        return self._factors()
 
 
 Callback = Callable[[Step], object]

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class SdxlTrtError(Exception):
@@ -41,6 +42,10 @@ class SdxlTrtError(Exception):
         parts = (("", self.what), ("got: ", self.got), ("expected: ", self.expected), ("fix: ", self.fix))
         return "\n  ".join(label + text for label, text in parts if text)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process, without another call of a constructor whose arguments are not kept."""
+        return _restore, (type(self), self.args, vars(self))
+
     def as_dict(self) -> dict[str, str]:
         """The same message for `--json`: keys error, what, got, expected, fix (all text)."""
         return {
@@ -50,6 +55,13 @@ class SdxlTrtError(Exception):
             "expected": self.expected,
             "fix": self.fix,
         }
+
+
+def _restore(kind: type[SdxlTrtError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> SdxlTrtError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    vars(error).update(attributes)
+    return error
 
 
 class UsageError(SdxlTrtError):

@@ -11,7 +11,8 @@ import click
 from sdxl_trt.files import sha256_of
 
 if TYPE_CHECKING:
-    from sdxl_trt.runtime import Pipeline, Resolved
+    from sdxl_trt.runtime import Resolved
+    from sdxl_trt.runtime.maker import Maker
 
 Word = tuple[str, Path]
 """A word and the file of its textual inversion."""
@@ -49,9 +50,9 @@ def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def load_words(pipeline: Pipeline, words: Sequence[Word]) -> dict[str, str]:
+def load_words(maker: Maker, words: Sequence[Word]) -> dict[str, str]:
     """Load textual inversions. Returns each word's file as its SHA-256."""
-    return {pipeline.load_textual_inversion(file, token=word): sha256_of(file) for word, file in words}
+    return {maker.load_textual_inversion(file, token=word): sha256_of(file) for word, file in words}
 
 
 def prompt_settings(settings: Resolved, words: dict[str, str]) -> dict[str, Any]:

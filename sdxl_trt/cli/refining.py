@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sdxl_trt.runtime import Pipeline, Resolved
+    from sdxl_trt.runtime import Resolved
+    from sdxl_trt.runtime.maker import Maker
 
 _SETTINGS = ("refiner_start", "refiner_strength", "refiner_steps", "refiner_guidance", "refiner_sampler")
 
@@ -35,13 +36,13 @@ def asks_for_refiner(settings: dict[str, Any]) -> bool:
     return any(settings[name] is not None for name in _SETTINGS)
 
 
-def refiner_shown(settings: Resolved | None, pipeline: Pipeline) -> dict[str, Any]:
+def refiner_shown(settings: Resolved | None, maker: Maker) -> dict[str, Any]:
     """Settings by the names that A1111's users know; ours where it has none."""
-    if settings is None or pipeline.refiner is None:
+    if settings is None or maker.refiner is None:
         return {}
     from sdxl_trt.runtime.samplers import find_sampler
 
-    model = pipeline.refiner
+    model = maker.refiner
     return {
         "Refiner": f"{model.name} [{model.content[:10]}]",
         "Refiner switch at": settings.denoising_start,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdxl_trt.cli import json_option, print_json
-from sdxl_trt.cli.bundles import open_bundle
+from sdxl_trt.cli.devices import device_options, load_maker
 from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options
 from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
@@ -24,7 +24,8 @@ from sdxl_trt.spec.profile import format_size
 from sdxl_trt.version import __version__
 
 if TYPE_CHECKING:
-    from sdxl_trt.runtime import Pipeline, Resolved, Result
+    from sdxl_trt.runtime import Resolved, Result
+    from sdxl_trt.runtime.maker import Maker
 
 _PAIR = "TOP,LEFT"
 
@@ -88,8 +89,7 @@ SIZE, CORNER = SizeType(), CornerType()
     metavar="N",
     help="Every N steps, write what the picture looks like so far to NAME-preview.png; it goes when the picture comes.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu; cuda, or cuda:1 for the second GPU.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]")
+@device_options
 @json_option
 def run_command(
     prompt: str,
@@ -99,7 +99,8 @@ def run_command(
     images: int | None,
     embedding: tuple[Word, ...],
     preview_every: int | None,
-    device: str,
+    device: str | None,
+    devices: tuple[str, ...] | None,
     threads: int | None,
     as_json: bool,
     **settings: Any,
@@ -111,34 +112,32 @@ def run_command(
     target = _free_name() if output is None else output
     _check_target(target)
     request = Request(prompt=prompt, seed=_seeds(seed, images), **take_sampler_options(settings))
-    pipeline, folder = _load(bundle, device=device, threads=threads, refiner=asks_for_refiner(settings))
-    words = load_words(pipeline, embedding)
-    loaded = time.monotonic()
-    with shown_previews(target, preview_every) as callback:
-        with shown_progress(quiet=True) as progress:
-            result = pipeline.run(request, progress=progress, callback=callback)
-        more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
-        more |= refiner_shown(result.refiner, pipeline)
-        files = _write(result, pipeline, target, more)
+    maker, folder = load_maker(
+        bundle, device=device, devices=devices, threads=threads, refiner=asks_for_refiner(settings)
+    )
+    with maker:
+        words = load_words(maker, embedding)
+        loaded = time.monotonic()
+        with shown_previews(target, preview_every) as callback:
+            with shown_progress(quiet=True) as progress:
+                result = maker.run(request, progress=progress, callback=callback)
+            more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
+            more |= refiner_shown(result.refiner, maker)
+            files = _write(result, maker, target, more)
+        finished = time.monotonic()
     report = {
         "bundle": str(folder),
-        "target": pipeline.target.name,
+        "target": maker.target.name,
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),
-        "seconds": {"load": round(loaded - started, 3), "pictures": round(time.monotonic() - loaded, 3)},
+        "seconds": {"load": round(loaded - started, 3), "pictures": round(finished - loaded, 3)},
     }
     if as_json:
         print_json(report)
         return
-    click.echo(f"{folder} ({pipeline.target.name})", err=True)
+    click.echo(f"{folder} ({maker.target.name})", err=True)
     for file, own_seed in zip(files, result.seeds, strict=True):
         click.echo(f"{file}  seed {own_seed}")
-
-
-def _load(bundle: Path | None, **how: Any) -> tuple[Pipeline, Path]:
-    from sdxl_trt.runtime import Pipeline
-
-    return open_bundle(bundle, lambda folder: Pipeline.load(folder, **how))
 
 
 def _seeds(seeds: tuple[int, ...], images: int | None) -> Sequence[int] | None:
@@ -165,7 +164,7 @@ def _check_target(target: Path) -> None:
     check_writable(target)
 
 
-def _write(result: Result, pipeline: Pipeline, target: Path, more: dict[str, Any]) -> list[Path]:
+def _write(result: Result, maker: Maker, target: Path, more: dict[str, Any]) -> list[Path]:
     import numpy as np
 
     from sdxl_trt.runtime.png import Parameters, encode_png
@@ -173,7 +172,7 @@ def _write(result: Result, pipeline: Pipeline, target: Path, more: dict[str, Any
     files = []
     for image, seed in zip(result.images, result.seeds, strict=True):
         file = target if len(result.seeds) == 1 else target.with_stem(f"{target.stem}-{seed}")
-        shown = _shown(result.settings, seed, pipeline) | more
+        shown = _shown(result.settings, seed, maker) | more
         parameters = Parameters(
             prompt=result.settings.prompt, negative_prompt=result.settings.negative_prompt or "", settings=shown
         )
@@ -184,7 +183,7 @@ def _write(result: Result, pipeline: Pipeline, target: Path, more: dict[str, Any
     return files
 
 
-def _shown(settings: Resolved, seed: int, pipeline: Pipeline) -> dict[str, Any]:
+def _shown(settings: Resolved, seed: int, maker: Maker) -> dict[str, Any]:
     """Settings by the names that A1111's users know; ours where it has none, left out where they are the default."""
     from sdxl_trt.runtime.samplers import find_sampler
 
@@ -207,14 +206,14 @@ def _shown(settings: Resolved, seed: int, pipeline: Pipeline) -> dict[str, Any]:
         }
     return {
         "Steps": settings.steps,
-        "Sampler": find_sampler(settings.sampler or pipeline.model.scheduler["_class_name"]).title,
+        "Sampler": find_sampler(settings.sampler or maker.model.scheduler["_class_name"]).title,
         "CFG scale": settings.guidance,
         "Seed": seed,
         "Size": format_size(settings.size),
-        "Model hash": pipeline.model.content[:10],
-        "Model": pipeline.model.name,
+        "Model hash": maker.model.content[:10],
+        "Model": maker.model.name,
         **own,
-        "Engines": pipeline.target.name,
+        "Engines": maker.target.name,
         "Version": f"sdxl-trt {__version__}",
     }
 

@@ -49,7 +49,7 @@ def test_importing_the_runtime_imports_no_engine_library(module: str) -> None:
 
 def test_all_that_the_runtime_offers_can_be_imported() -> None:
     program = "import sdxl_trt.runtime as r\nprint(*(getattr(r, name).__name__ for name in r.__all__))"
-    assert run_python(program).split() == ["Pipeline", "PromptEmbeds", "Request", "Resolved", "Result"]
+    assert run_python(program).split() == ["Fleet", "Pipeline", "PromptEmbeds", "Request", "Resolved", "Result"]
 
 
 def test_a_bundle_runs_where_no_builder_can_be_imported(demo_bundle: Path) -> None:

@@ -1,0 +1,61 @@
+"""Where `sdxl-trt run` makes pictures: the devices it can be told, and a bundle opened on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdxl_trt.cli.bundles import open_bundle
+from sdxl_trt.errors import UsageError
+
+if TYPE_CHECKING:
+    from sdxl_trt.runtime.maker import Maker
+
+
+class DevicesType(click.ParamType[tuple[str, ...]]):
+    """`0,1`: names of devices, of which numbers are GPUs."""
+
+    name = "0,1"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ARG002
+        """Parse; names are checked by who opens them."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(f"cuda:{name}" if name.isdecimal() else name for name in value.replace(" ", "").split(","))
+
+
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of what pictures are made on: `device`, `devices` and `threads`."""
+    for option in (
+        click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]"),
+        click.option("--devices", type=DevicesType(), help="GPUs that share the pictures, a process on each."),
+        click.option("--device", help="cpu; cuda, or cuda:1 for the second GPU.  [default: cpu]"),
+    ):
+        command = option(command)
+    return command
+
+
+def load_maker(
+    bundle: Path | None, *, device: str | None, devices: tuple[str, ...] | None, **how: Any
+) -> tuple[Maker, Path]:
+    """A bundle, opened: the one given, else the newest that fits, else the demo model's. And its folder.
+
+    Raises:
+        UsageError: both `device` and `devices` are given.
+        SdxlTrtError: as of `Pipeline.load` and `Fleet.load`.
+    """
+    if device is not None and devices is not None:
+        raise UsageError("give --device or --devices, not both", fix="--devices 0,1")
+    return open_bundle(bundle, lambda folder: _load(folder, device, devices, how))
+
+
+def _load(bundle: Path, device: str | None, devices: tuple[str, ...] | None, how: dict[str, Any]) -> Maker:
+    from sdxl_trt import runtime
+
+    # As text: 'demo' is the demo model.
+    if devices is not None:
+        return runtime.Fleet.load(str(bundle), devices, **how)
+    return runtime.Pipeline.load(str(bundle), device=device or "cpu", **how)
