@@ -4,7 +4,10 @@ onnxruntime records by itself: wrapping its runs in a recording of one's own is 
 pull request 32081). So each binding has a `gpu_graph_id`, is recorded by its first run, and counts as not capturable.
 A session has one stream for its life; events put its runs in the order of the stream that they are enqueued on.
 
-Recordings stay until the session goes: whoever changes shapes without end should keep few of them.
+onnxruntime 1.31 has a call that releases a recording, and documents that providers without support do nothing; that
+the CUDA provider has support is not known. So recordings are released when their binding goes, and an engine makes a
+bounded number of them all the same: shapes that come later run unrecorded (graph id −1, kCudaGraphAnnotationSkip in
+onnxruntime's cuda_graph.h), which gives the same and costs a launch for each kernel.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ from sdxl_trt.runtime.ort import OrtBinding, OrtEngine, open_session
 
 PROVIDER = "CUDAExecutionProvider"
 
+RECORDINGS = 64
+"""That an engine makes in its life: a few sizes with all their numbers of rows, several times over."""
+_UNRECORDED = -1
+
 
 class CudaOrtEngine(OrtEngine):
     """One graph in an onnxruntime session on a GPU.
@@ -38,7 +45,8 @@ class CudaOrtEngine(OrtEngine):
     def __init__(self, store: BlobStore, entry: EngineEntry, name: str, device: CudaDevice) -> None:
         self.device = device
         self.stream = device.stream()
-        self.graph_ids = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._weights = device.lend(sum(weights.bytes for weights in entry.weights))
         device.make_current()
         super().__init__(store, entry, name)
 
@@ -65,13 +73,23 @@ class CudaOrtEngine(OrtEngine):
             "use_tf32": "0",  # it rounds the operands of float32 products to 10 bits, and the state is float32
         }
 
+    def new_recording(self) -> int:
+        """The id of one more recording; −1 where there are enough."""
+        number = next(self._numbers)
+        return number if number <= RECORDINGS else _UNRECORDED
+
+    def close(self) -> None:
+        """Release the session."""
+        del self._weights
+        super().close()
+
     def bind(self, buffers: Mapping[str, Buffer]) -> CudaOrtBinding:
-        """Put a buffer on the GPU behind every input and output, and run once, which records."""
+        """Put a buffer on the GPU behind every input and output, and run once, which records while there are few."""
         return CudaOrtBinding(self, self._session, buffers)
 
 
 class CudaOrtBinding(OrtBinding):
-    """A recorded run of a session."""
+    """A run of a session, which records it itself."""
 
     capturable = False
 
@@ -81,7 +99,10 @@ class CudaOrtBinding(OrtBinding):
         self._gpu = engine
         super().__init__(engine, session, buffers, place=("cuda", engine.device.ordinal))
         self._options = onnxruntime.RunOptions()
-        self._options.add_run_config_entry("gpu_graph_id", str(next(engine.graph_ids)))
+        number = engine.new_recording()
+        self._options.add_run_config_entry("gpu_graph_id", str(number))
+        if number != _UNRECORDED:
+            self._recording = engine.device.lend(0, lambda: session.release_captured_graph(number))
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         engine.device.wait_idle()  # the buffers may still be written
         self.enqueue(engine.stream)

@@ -9,6 +9,7 @@ Waiting is always for an event, and by asking again and again: Ctrl-C ends it, a
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class Context:
         """For each handle not yet released, how to release it, and the bytes of device memory that this gives back."""
         self.allocated, self.peak = 0, 0
         self._streams = list[int]()
+        self._numbers = itertools.count(-1, -1)  # of what has no address
         self._usable = True
         self._device = self.check(cu.cuDeviceGet(ordinal), f"use GPU {ordinal}")
         self._primary = self.check(cu.cuDevicePrimaryCtxRetain(self._device), f"use GPU {ordinal}")
@@ -139,6 +141,15 @@ class Context:
     def graph(self, handle: Any) -> Owned:
         """An executable graph that was made."""
         return self._own(handle, self.cu.cuGraphExecDestroy)
+
+    def lend(self, size: int, release: Callable[[], object]) -> Owned:
+        """Something on the GPU that a library has: counted as allocated, and released as what is the driver's."""
+
+        def released(_handle: int) -> tuple[Any, ...]:
+            release()
+            return (self.cu.CUresult.CUDA_SUCCESS,)
+
+        return self._own(next(self._numbers), released, size)
 
     def allocate(self, size: int, what: str) -> Owned:
         """Device memory, aligned to 256 bytes or more; its content is anything.

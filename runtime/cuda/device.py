@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
 
@@ -125,6 +126,16 @@ class CudaDevice:
         context.check(
             context.cu.cuMemcpyDtoDAsync(target.pointer, source.pointer, size, _handle(stream)), "copy on the GPU"
         )
+
+    def lend(self, size: int, release: Callable[[], object] = lambda: None) -> Owned:
+        """Count bytes that a library has on the GPU, until nobody holds what is returned.
+
+        Args:
+            size: bytes.
+            release: called some time after that, when the GPU is idle and no work is recorded.
+        """
+        self._context.enter()
+        return self._context.lend(size, release)
 
     def capture(self, work: Work, stream: Stream) -> Work:
         """Record what `work` puts on the stream, without running it; what is returned runs it in one launch.

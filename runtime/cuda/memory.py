@@ -47,7 +47,7 @@ class MemoryUse:
     """Of a GPU, in bytes."""
 
     allocated: int
-    """By this device's buffers and arenas now; the weights of engines are their library's own and not in it."""
+    """Now, by buffers, arenas and the weights of engines; what a library takes beyond them is its own."""
     peak: int
     """The most that was allocated at once."""
     free: int

@@ -59,6 +59,7 @@ class TrtEngine:
         for what, expected, mode in (("inputs", entry.inputs, "INPUT"), ("outputs", entry.outputs, "OUTPUT")):
             signature = _signature(trt, self.cuda_engine, getattr(trt.TensorIOMode, mode))
             check_signature(f"the {what} of {name}", expected, signature)
+        self.weights = device.lend(self.cuda_engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
         device.arenas.reserve(arena, self.cuda_engine.device_memory_size_v2)
         self.config = config = self.cuda_engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -77,7 +78,7 @@ class TrtEngine:
 
     def close(self) -> None:
         """Release the plan and its weights."""
-        del self.config, self.kernels, self.cuda_engine
+        del self.config, self.kernels, self.weights, self.cuda_engine
 
 
 def _check_host(trt: Any, target: Target, name: str, device: CudaDevice) -> None:

@@ -19,8 +19,8 @@ from small_graph import assert_right, make_entry, random_inputs
 from sdxl_trt.bundle import BlobStore
 from sdxl_trt.errors import FlavourUnavailable, RunError
 from sdxl_trt.runtime.cuda import CudaDevice
-from sdxl_trt.runtime.engine import Caller, allocate, record
-from sdxl_trt.runtime.ort_cuda import PROVIDER, CudaOrtEngine
+from sdxl_trt.runtime.engine import SHAPES, Caller, allocate, record
+from sdxl_trt.runtime.ort_cuda import PROVIDER, RECORDINGS, CudaOrtEngine
 
 
 @pytest.fixture
@@ -49,6 +49,36 @@ def test_runs_are_in_the_order_of_the_callers_stream(engine: CudaOrtEngine, devi
         (number, "1") for number in ("1", "1", "2", "2", "1", "3", "3", "2")
     ]  # the first of each records
     assert shim.driver.calls["cuStreamBeginCapture"] == 0
+
+
+def test_recordings_are_released_with_their_shapes(engine: CudaOrtEngine, device: CudaDevice, shim: Shim) -> None:
+    caller = Caller(engine, device)
+    for rows in range(1, SHAPES + 4):
+        caller({"rows": rows}, **random_inputs(rows))
+    assert shim.released == [1, 2, 3]
+    del caller
+    device.close()
+    assert sorted(shim.released) == list(range(1, SHAPES + 4))
+
+
+def test_an_engine_makes_so_many_recordings(engine: CudaOrtEngine, device: CudaDevice, shim: Shim) -> None:
+    caller = Caller(engine, device)
+    for rows in (*range(1, RECORDINGS + 4), RECORDINGS + 3, 1):
+        assert_right(caller({"rows": rows}, **random_inputs(rows)), random_inputs(rows))
+    numbers = [int(number) for number, _ in shim.runs]
+    assert max(numbers) == RECORDINGS
+    assert numbers[2 * RECORDINGS :] == [-1] * (2 * 3 + 1 + 2)  # three to prepare and to run, one again, one anew
+    assert max(shim.released) <= RECORDINGS
+
+
+def test_weights_are_accounted_for(tmp_path: Path, device: CudaDevice, shim: Shim) -> None:
+    store, before = BlobStore(tmp_path), device.memory().allocated
+    entry = make_entry(store)
+    engine = CudaOrtEngine(store, entry, "small", device)
+    assert device.memory().allocated == before + entry.weights[0].bytes
+    engine.close()
+    device.allocate((1,), np.float32)
+    assert device.memory().allocated == before + 4
 
 
 def test_options(engine: CudaOrtEngine, shim: Shim) -> None:
@@ -110,6 +140,13 @@ def test_the_names_are_the_real_ones() -> None:
     content = library.read_bytes()
     for key in (b"gpu_graph_id", b"disable_synchronize_execution_providers", PROVIDER.encode()):
         assert key in content
-    for name in ("get_providers", "io_binding", "run_with_iobinding", "get_inputs", "get_outputs"):
+    for name in (
+        "get_providers",
+        "io_binding",
+        "run_with_iobinding",
+        "get_inputs",
+        "get_outputs",
+        "release_captured_graph",
+    ):
         assert hasattr(real.InferenceSession, name)
     assert hasattr(real.RunOptions, "add_run_config_entry")

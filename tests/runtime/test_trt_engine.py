@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorrt_rtx as real
 from recording_driver import RecordingDriver
-from recording_tensorrt import FakeTensorRT, make_plan
+from recording_tensorrt import WEIGHTS, FakeTensorRT, make_plan
 
 from sdxl_trt.bundle import BlobStore, EngineEntry, Target
 from sdxl_trt.bundle.checked import CHUNK
@@ -168,6 +168,18 @@ def test_bindings_share_one_block_of_memory(bench: Bench) -> None:
     addresses = {binding._context.memory for binding in bindings}
     assert len(addresses) == 1
     assert addresses.pop()[1] == 4096
+
+
+def test_weights_are_accounted_for(bench: Bench) -> None:
+    before = bench.device.memory().allocated
+    engines = [bench.open(), bench.open()]
+    use = bench.device.memory()
+    assert (use.allocated, use.peak) == (before + 2 * WEIGHTS, before + 2 * WEIGHTS)
+    engines.pop().close()
+    allocate(engines[0], bench.device, {"slots": 1})
+    allocate(engines[0], bench.device, {"slots": 1})  # what was dropped before is released
+    use = bench.device.memory()
+    assert use.allocated < before + 2 * WEIGHTS <= use.peak
 
 
 def test_kernels_are_kept_for_the_next_process(rtx: Bench, cache: Path) -> None:

@@ -18,9 +18,12 @@ from recording_driver import Misuse, RecordingDriver
 
 MAGIC = b"plan"
 HEADER = 64
+WEIGHTS = 12_345
+"""Bytes that each engine has."""
 ENUMERATIONS = (
     "DataType",
     "DynamicShapesKernelSpecializationStrategy",
+    "EngineStat",
     "EngineInvalidityDiagnostics",
     "EngineValidity",
     "ExecutionContextAllocationStrategy",
@@ -94,6 +97,10 @@ class CudaEngine:
 
     def __init__(self, trt: FakeTensorRT, log: Any, tensors: dict[str, Any]) -> None:
         self.trt, self.log, self.tensors = trt, log, tensors
+
+    def get_engine_stat(self, stat: Any) -> int:
+        assert stat == real.EngineStat.TOTAL_WEIGHTS_SIZE
+        return WEIGHTS
 
     @property
     def num_io_tensors(self) -> int:

@@ -23,6 +23,7 @@ class Shim(ModuleType):
         self.options: dict[str, str] = {}
         """Of the provider, as the last session was given them."""
         self.runs = list[tuple[str, str]]()
+        self.released = list[int]()
         self.__version__ = real.__version__
 
     def __getattr__(self, name: str) -> Any:
@@ -45,6 +46,11 @@ class Session:
 
     def get_providers(self) -> list[str]:
         return self.shim.providers
+
+    def release_captured_graph(self, number: int) -> None:
+        if self.shim.driver.recording is not None:
+            raise RuntimeError("released inside a recording")
+        self.shim.released.append(number)
 
     def io_binding(self) -> Binding:
         return Binding(self.session.io_binding())
