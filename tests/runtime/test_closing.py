@@ -94,10 +94,10 @@ def test_a_call_that_is_under_way_is_waited_for(demo_bundle: Path) -> None:
 
 
 def test_a_gpu_is_given_back_after_its_engines(
-    demo_bundle: Path, opened: list[weakref.ref[Engine]], driver: RecordingDriver
+    cuda_bundle: Path, opened: list[weakref.ref[Engine]], driver: RecordingDriver
 ) -> None:
     contexts: list[int] = []
-    with Pipeline.load(demo_bundle, threads=1, device="cuda") as pipe:
+    with Pipeline.load(cuda_bundle, threads=1, device="cuda") as pipe:
         pipe("a red circle", steps=2, seed=1)
         for engine in opened:
             weakref.finalize(engine(), lambda: contexts.append(driver.contexts))
@@ -107,7 +107,7 @@ def test_a_gpu_is_given_back_after_its_engines(
 
 
 def test_a_gpu_is_given_back_where_loading_fails(
-    demo_bundle: Path, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch
+    cuda_bundle: Path, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contexts: list[int] = []
     open_session = Shim.InferenceSession
@@ -123,7 +123,7 @@ def test_a_gpu_is_given_back_where_loading_fails(
     monkeypatch.setattr(Shim, "InferenceSession", watched)
     monkeypatch.setattr(loading, "Tokenizer", fail)
     with pytest.raises(BundleError, match="tokenizer"):
-        Pipeline.load(demo_bundle, threads=1, device="cuda")
+        Pipeline.load(cuda_bundle, threads=1, device="cuda")
     assert contexts
     assert set(contexts) == {1}  # engines go before their device
     assert driver.contexts == 0

@@ -5,9 +5,6 @@ Text encoders, step and VAE are onnxruntime's CPU sessions on the streams of the
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,8 +13,6 @@ import pytest
 from recording_driver import RecordingDriver
 from shim_onnxruntime import Shim
 
-from sdxl_trt.bundle import MANIFEST_NAME, read_manifest, write_manifest
-from sdxl_trt.bundle.hosts import ON_CUDA
 from sdxl_trt.errors import FlavourUnavailable, NoTargetForHost, UsageError
 from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.cuda import CudaDevice
@@ -26,18 +21,6 @@ from sdxl_trt.runtime.host import open_device
 from sdxl_trt.runtime.loading import load
 from sdxl_trt.runtime.steps import Step
 from sdxl_trt.runtime.trt import LIBRARIES
-
-
-@pytest.fixture(scope="module")
-def cuda_bundle(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The processor's float32 graphs as a GPU's: what differs then is the device, and nothing else."""
-    bundle = tmp_path_factory.mktemp("cuda") / "bundle"
-    shutil.copytree(demo_bundle, bundle, copy_function=os.link)
-    manifest = read_manifest(bundle)
-    targets = tuple(dataclasses.replace(target, flavour=ON_CUDA) for target in manifest.targets)
-    (bundle / MANIFEST_NAME).unlink()  # not through the link
-    write_manifest(bundle, dataclasses.replace(manifest, targets=targets))
-    return bundle
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["prompt", "late"])

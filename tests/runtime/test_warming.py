@@ -69,8 +69,8 @@ class Warm:
 
 
 @pytest.fixture(params=[Recorded, CudaOrtEngine], ids=["recorded by us", "by onnxruntime"])
-def warm(request: pytest.FixtureRequest, demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Warm:
-    return Warm(demo_bundle, request.param, monkeypatch)
+def warm(request: pytest.FixtureRequest, cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Warm:
+    return Warm(cuda_bundle, request.param, monkeypatch)
 
 
 def draw(pipe: Pipeline, size: tuple[int, int], batch: int) -> None:
