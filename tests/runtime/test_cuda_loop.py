@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpu_checks import PlainDevice
 from numpy_step import TOKENS, NumpyBinding, NumpyStep
 from recording_driver import RecordingDriver
 from step_requests import HEIGHT, WIDTH, make_request, straight
@@ -55,9 +56,11 @@ class CudaBinding:
         self.engine.ran += 1
 
 
-def make_loop(toy_model: ModelSpec, driver: RecordingDriver, slots: int) -> tuple[Loop, CudaStep]:
+def make_loop(
+    toy_model: ModelSpec, driver: RecordingDriver, slots: int, kind: type[CudaDevice] = CudaDevice
+) -> tuple[Loop, CudaStep]:
     engine = CudaStep(toy_model, driver)
-    return Loop(engine, CudaDevice(driver=driver), slots=slots, height=HEIGHT, width=WIDTH, tokens=TOKENS), engine
+    return Loop(engine, kind(driver=driver), slots=slots, height=HEIGHT, width=WIDTH, tokens=TOKENS), engine
 
 
 def run_all(loop: Loop, plans: list[tuple[int, int, bool, bool]]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -86,6 +89,17 @@ def test_pictures_are_those_of_the_host(toy_model: ModelSpec, late: bool) -> Non
     assert sorted(engine.bound) == sorted(set(engine.bound))  # one recording for each number of rows
     calls = engine.driver.calls
     assert calls["cuStreamBeginCapture"] == calls["cuGraphInstantiate"] == len(engine.bound)
+
+
+def test_recorded_steps_are_the_plain_ones(toy_model: ModelSpec) -> None:
+    plans, found = [(1, 4, True, True), (2, 6, False, True)], []
+    for kind in (CudaDevice, PlainDevice):
+        loop, engine = make_loop(toy_model, RecordingDriver(late=True), 2, kind)
+        found.append(run_all(loop, plans))
+        assert (engine.driver.calls["cuGraphLaunch"] > 0) == (kind is CudaDevice)
+    for seed, *_ in plans:
+        for recorded, plain in zip(found[0][seed], found[1][seed], strict=True):
+            np.testing.assert_array_equal(recorded, plain)
 
 
 def test_a_steady_step_is_one_copy_and_one_launch(toy_model: ModelSpec) -> None:
