@@ -33,6 +33,8 @@ EXPORT_SECONDS, EXPORT_BYTES = 150.0, 1.5e9
 STEP_SECONDS, STEP_BYTES = 120.0, 11e9
 PROFILE = ("--sizes", "512x512..1536x1536", "--batch", "4")
 
+KINDS = ("base", "refiner", "turbo")
+
 PLANS = {
     "SM 86": ("rtx3060",),
     "SM 80, 86, 89, 120, 121": ("a100", "rtx3060", "rtx4090", "rtx5090", "spark"),
@@ -50,9 +52,10 @@ def main() -> None:
 
 @main.command("make")
 @DIR
-def make_command(folder: Path) -> None:
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Repeat for several.  [default: all]")
+def make_command(folder: Path, kinds: tuple[str, ...]) -> None:
     """Write the checkpoints: base, refiner and Turbo, random float16 weights of the true shapes in the true layout."""
-    for kind in ("base", "refiner", "turbo"):
+    for kind in kinds or KINDS:
         if kind == "turbo":
             _link_weights(folder / "base", folder / "turbo")
         make(folder / kind, kind)
