@@ -157,10 +157,8 @@ def main(fullsize: bool, tests: bool, repeats: int, folder: Path, output: Path) 
         gpu = describe()
     except SdxlTrtError as error:
         raise click.ClickException(str(error)) from error
-    free = gpu["free_bytes"] / 1e9
-    click.echo(
-        f"{gpu['name']}, SM {gpu['sm']}, {free:.1f} GB free; {gpu['flavour']} {gpu['flavour_version']}", err=True
-    )
+    engines = f"{gpu['flavour']} {gpu['flavour_version']}"
+    click.echo(f"{gpu['name']}, SM {gpu['sm']}, {gpu['free_bytes'] / 1e9:.1f} GB free; {engines}", err=True)
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name, model in MODELS.items() if fullsize or not model.fullsize]
     for name in names:

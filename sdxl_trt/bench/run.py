@@ -155,34 +155,35 @@ def check_batches(asked: tuple[int, ...] | None, profile: Profile) -> tuple[int,
 
 def _peers(plan: Plan, ours: Ours, progress: Progress) -> Iterator[Figure]:
     """Figures of each peer, or the reasons why there are none."""
-    if not plan.peers:
-        return
-    settings, batches = ours.settings, tuple(len(measured.settings.seeds) for measured in ours.measured)
+    batches = tuple(len(measured.settings.seeds) for measured in ours.measured)
     checkpoint = plan.checkpoint or (DEMO_CHECKPOINT if ours.model == DEMO_CHECKPOINT.name else None)
     wanted = ours.gpu is not None if plan.compiled is None else plan.compiled
-    for who, compiled in PEERS.items():
+    for who, compiled in PEERS.items() if plan.peers else ():
         if checkpoint is None:
             yield from without(who, batches, "nothing says which checkpoint the bundle is of: --peer CHECKPOINT does")
         elif compiled and not wanted:
-            yield from without(
-                who, batches, "left out: on the processor it compiles for minutes; --compile asks for it"
-            )
+            yield from without(who, batches, "left out: compiling for a processor takes minutes; --compile asks for it")
         else:
             progress(who, 0, 1)
-            job = Job(
-                checkpoint=str(checkpoint),
-                device=ours.torch_device,
-                compiled=compiled,
-                prompt=settings.prompt,
-                size=settings.size,
-                steps=settings.steps,
-                guidance=settings.guidance if isinstance(settings.guidance, float) else settings.guidance[0],
-                batches=batches,
-                repeats=plan.repeats,
-                threads=plan.threads or usable_cpus(),
-            )
-            yield from measure_peer(who, job)
+            yield from measure_peer(who, _job(plan, ours, checkpoint, batches, compiled=compiled))
             progress(who, 1, 1)
+
+
+def _job(plan: Plan, ours: Ours, checkpoint: Path, batches: tuple[int, ...], *, compiled: bool) -> Job:
+    """The same pictures for a peer."""
+    settings = ours.settings
+    return Job(
+        checkpoint=str(checkpoint),
+        device=ours.torch_device,
+        compiled=compiled,
+        prompt=settings.prompt,
+        size=settings.size,
+        steps=settings.steps,
+        guidance=settings.guidance if isinstance(settings.guidance, float) else settings.guidance[0],
+        batches=batches,
+        repeats=plan.repeats,
+        threads=plan.threads or usable_cpus(),
+    )
 
 
 def _settings(plan: Plan, ours: Ours) -> dict[str, Any]:

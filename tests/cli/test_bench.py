@@ -70,7 +70,7 @@ def test_a_peer_needs_a_checkpoint(sdxl_trt: Command, demo_bundle: Path, tmp_pat
 REFUSED = [
     (("--batch", "1,8"), 2, ("not built for this batch", "--batch 8", "up to 4")),
     (("--batch", "1;2"), 2, ("as 1,2,4",)),
-    (("--batch", "0"), 2, ("1 to 64",)),
+    (("--batch", "1,0"), 2, ("one picture is the least",)),
     (("--repeats", "0"), 2, ("--repeats",)),
     (("--steps", "0"), 2, ("steps",)),
     (("--size", "2048x2048"), 2, ("not built for this size", "256x256")),
