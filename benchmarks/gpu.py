@@ -21,9 +21,10 @@ import click
 from benchmarks.report import RESULTS
 from sdxl_trt.bench.machine import machine
 from sdxl_trt.bench.report import FILES
+from sdxl_trt.bundle.hosts import ON_CUDA
 from sdxl_trt.errors import FlavourUnavailable, SdxlTrtError
 from sdxl_trt.files import write_json
-from sdxl_trt.gpus import CPU, RTX_SMS, find_gpu
+from sdxl_trt.gpus import RTX_SMS, find_gpu
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.host import this_host
 
@@ -59,7 +60,7 @@ def choose_flavour(sm: int, flavours: Mapping[str, str]) -> str:
     Raises:
         FlavourUnavailable: none of them can be run on it.
     """
-    able = ("tensorrt", "tensorrt-rtx", "onnxruntime") if sm in RTX_SMS else ("tensorrt", "onnxruntime")
+    able = ("tensorrt", "tensorrt-rtx", ON_CUDA) if sm in RTX_SMS else ("tensorrt", ON_CUDA)
     for flavour in able:
         if flavour in flavours:
             return flavour
@@ -103,10 +104,8 @@ def build(name: str, gpu: Mapping[str, Any], folder: Path) -> None:
     model, checkpoint = MODELS[name], checkpoint_of(name, folder)
     if model.fullsize:
         subprocess.run([sys.executable, "-m", "benchmarks.fullsize", "make", folder, "--kind", name], check=True)
-    # onnxruntime's engines are no GPU's own: those for the processor run on both.
-    target = CPU if gpu["flavour"] == "onnxruntime" else gpu["key"]
     size = ("--size", f"{model.edge}x{model.edge}", "--batch", "4")
-    options = ("--gpu", target, "--flavour", gpu["flavour"], *size, "-o", folder / f"{name}-bundle")
+    options = ("--gpu", gpu["key"], "--flavour", gpu["flavour"], *size, "-o", folder / f"{name}-bundle")
     subprocess.run([*CLI, "build", checkpoint, *options], check=True)
 
 

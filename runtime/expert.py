@@ -34,9 +34,17 @@ class Expert:
         loaded: the model.
         device: where it runs.
         other: of the same bundle; what is the same object in both has its buffers once, and learned words.
+        make_loop: makes a loop, of `Loop`'s arguments.
     """
 
-    def __init__(self, loaded: Loaded, device: Device, other: Expert | None = None) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        device: Device,
+        other: Expert | None = None,
+        *,
+        make_loop: Callable[..., Loop] = Loop,
+    ) -> None:
         self.loaded, self.model, self._device = loaded, loaded.model, device
         self.profile = loaded.target.profile
         self.condition: Conditioner = Conditioner(
@@ -51,9 +59,8 @@ class Expert:
             if other and other.loaded.decoder is loaded.decoder
             else Vae(loaded.model.vae, self.profile, loaded.decoder, loaded.open_encoder, device)
         )
+        self._make_loop = make_loop
         self._loops = Recent[_Key, Loop](LOOPS if device.captures else 1)
-        self.stepped: Callable[[Loop], object] = _ignore
-        """Called with the loop behind every evaluation that it was given, for measurements."""
 
     def table(self, settings: Resolved) -> Table:
         """The sampler as numbers. Inpainting at full strength starts from noise alone, as in diffusers.
@@ -91,7 +98,6 @@ class Expert:
                     index = waiting.pop(0)
                     running[loop.join(requests[index])] = index
                 finished = loop.step()
-                self.stepped(loop)
                 follower.step(running)
                 for slot in finished:
                     latents[running.pop(slot)] = loop.latents(slot)
@@ -123,10 +129,7 @@ class Expert:
         slots = most if self._device.captures else min(images, most)
 
         def make() -> Loop:
-            return Loop(self.loaded.step, self._device, slots=slots, height=height, width=width, tokens=tokens)
+            axes = {"slots": slots, "height": height, "width": width, "tokens": tokens}
+            return self._make_loop(self.loaded.step, self._device, **axes)
 
         return (slots, height, width, tokens), make
-
-
-def _ignore(_loop: Loop) -> None:
-    """Nothing is measured."""

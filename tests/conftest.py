@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,8 @@ from pathlib import Path
 import pytest
 from models import Models, open_models
 
+from sdxl_trt.bundle import MANIFEST_NAME, read_manifest, write_manifest
+from sdxl_trt.bundle.hosts import ON_CUDA
 from sdxl_trt.paths import DEMO_CHECKPOINT
 from sdxl_trt.spec import ModelSpec, TextEncoderSpec, UNetSpec, VaeSpec
 
@@ -64,6 +69,18 @@ def models(pytestconfig: pytest.Config) -> Models:
 def demo_bundle(models: Models) -> Path:
     """The demo model built for the CPU, 64 to 256 pixels and up to four images."""
     return models.bundle("demo")
+
+
+@pytest.fixture(scope="session")
+def cuda_bundle(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The processor's float32 graphs as a GPU's: what differs then is the device, and nothing else."""
+    bundle = tmp_path_factory.mktemp("cuda") / "bundle"
+    shutil.copytree(demo_bundle, bundle, copy_function=os.link)
+    manifest = read_manifest(bundle)
+    targets = tuple(dataclasses.replace(target, flavour=ON_CUDA) for target in manifest.targets)
+    (bundle / MANIFEST_NAME).unlink()  # not through the link
+    write_manifest(bundle, dataclasses.replace(manifest, targets=targets))
+    return bundle
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,8 @@ class Context:
         self.lent = dict[int, tuple[Release, int]]()
         """For each handle not yet released, how to release it, and the bytes of device memory that this gives back."""
         self.allocated, self.peak = 0, 0
+        self.waited = 0.0
+        """Seconds that the host has waited for the GPU."""
         self._streams = list[int]()
         self._numbers = itertools.count(-1, -1)  # of what has no address
         self._usable = True
@@ -180,10 +182,11 @@ class Context:
         Raises:
             GpuLost: the GPU failed, or took longer than the patience there is.
         """
-        deadline = None
+        if self.reached(event):
+            return
+        started = time.monotonic()
         while not self.reached(event):
-            deadline = deadline or time.monotonic() + self._patience
-            if time.monotonic() > deadline:
+            if time.monotonic() > started + self._patience:
                 self._usable = False
                 raise GpuLost(
                     "the GPU does not answer",
@@ -192,6 +195,7 @@ class Context:
                     fix="start this process again; look at nvidia-smi, and for 'Xid' in the kernel's log (dmesg)",
                 )
             time.sleep(_PAUSE)
+        self.waited += time.monotonic() - started
 
     def reached(self, event: Owned) -> bool:
         """Whether an event is reached, as it was recorded last."""

@@ -173,6 +173,10 @@ class CudaDevice:
         self._context.enter()
         return CudaTimer(self._context, marks)
 
+    def waited(self) -> float:
+        """Seconds that the host has waited for the GPU so far."""
+        return self._context.waited
+
     def memory(self) -> MemoryUse:
         """What is allocated and what is free."""
         self._context.enter()

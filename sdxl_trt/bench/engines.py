@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_trt.runtime.device import Device
-from sdxl_trt.runtime.engine import Axes, Engine, allocate, record
+from sdxl_trt.runtime.engine import Engine, allocate, record
 from sdxl_trt.runtime.loading import Loaded
 from sdxl_trt.runtime.loop import row_bucket
 from sdxl_trt.runtime.request import Resolved
@@ -20,16 +20,6 @@ from sdxl_trt.spec import TensorSpec
 
 ROWS = 1
 """Prompts in a call of a text encoder."""
-
-
-class Work(Protocol):
-    """What one run of an engine takes, by the lengths of its axes."""
-
-    def operations(self, axes: Axes) -> float:
-        """Additions and multiplications."""
-
-    def bytes(self, axes: Axes) -> float:
-        """Read and written: weights, inputs and outputs at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +72,7 @@ def run_engines(
 def _run_engine(
     loaded: Loaded, device: Device, settings: Resolved, engine: Engine, axes: dict[str, int], repeats: int
 ) -> EngineRuns:
-    work: Work | None = getattr(loaded.target.engines[engine.name], "work", None)
+    work = loaded.target.engines[engine.name].work
     return EngineRuns(
         name=engine.name,
         batch=len(settings.seeds),

@@ -109,8 +109,7 @@ def _ours(plan: Plan, open_bundle: OpenBundle, progress: Progress) -> Ours:
         return _measured(plan, device, open_bundle, progress)
     finally:
         gc.collect()
-        if isinstance(device, CudaDevice):
-            device.close()
+        device.close()
 
 
 def _measured(plan: Plan, device: Device, open_bundle: OpenBundle, progress: Progress) -> Ours:

@@ -7,13 +7,15 @@ that times are the GPU's own; a stage ends when its result is on the host. Nothi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sdxl_trt.progress import silent
-from sdxl_trt.runtime.device import Buffer, Device, HostDevice, Stream
+from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.device import Buffer, Device, Stream, Timer
 from sdxl_trt.runtime.engine import Binding, Engine
 from sdxl_trt.runtime.ensemble import denoise
 from sdxl_trt.runtime.expert import Expert
@@ -41,7 +43,7 @@ class Call:
     steps: tuple[float, ...]
     """From the end of each evaluation to the end of the next, all pictures in one; so one less than evaluations."""
     host: tuple[float, ...]
-    """What the host itself did in each of these: beside a GPU its processor time, else all time but the engine's."""
+    """What the host itself did in each of these: all but waiting for the GPU; on the processor, all but the engine."""
 
     @property
     def total(self) -> float:
@@ -63,15 +65,17 @@ class Stages:
     """
 
     def __init__(self, loaded: Loaded, device: Device, request: Request) -> None:
-        self._own_time: Callable[[], float] = time.thread_time
-        if isinstance(device, HostDevice):
-            step = _TimedEngine(loaded.step)
-            loaded = dataclasses.replace(loaded, step=step)
-            self._own_time = lambda: time.perf_counter() - step.seconds
-        self._expert, self._stream, self._request = Expert(loaded, device), device.stream(), request
+        step = _TimedEngine(loaded.step)
+        if isinstance(device, CudaDevice):
+            others = device.waited
+        else:
+            loaded, others = dataclasses.replace(loaded, step=step), lambda: step.seconds
+        self._marks = _Marks(others)
+        self._expert = Expert(loaded, device, make_loop=functools.partial(_MarkedLoop, self._marks))
+        self._stream, self._request = device.stream(), request
         self.settings = resolve(request, loaded.model, loaded.target.profile)
         self.evaluations = self._expert.table(self.settings).evaluations
-        self._timer = device.timer(self.evaluations + _EDGES)
+        self._marks.timer = device.timer(self.evaluations + _EDGES)
 
     def run(self) -> Call:
         """Make the pictures.
@@ -79,28 +83,60 @@ class Stages:
         Raises:
             RunError: an engine failed, or gave NaN or infinity.
         """
-        expert, moments = self._expert, list[tuple[float, float]]()
-
-        def note(loop: Loop) -> None:
-            before = self._own_time()
-            loop.mark(self._timer)
-            moments.append((before, self._own_time()))
-
-        self._edge()
+        expert, marks = self._expert, self._marks
+        marks.host.clear()
+        marks.timer.mark(self._stream)
         settings = resolve(self._request, expert.model, expert.profile)
         plan = make_plan(expert, settings, expert.table(settings))
-        self._edge()
-        expert.stepped = note
+        marks.timer.mark(self._stream)
         latents = denoise([plan], None, silent, None)
-        self._edge()
+        marks.timer.mark(self._stream)
         decode(expert.vae, latents, settings, silent)
-        self._edge()
-        text, *loop, decoding = self._timer.intervals()
-        host = tuple(after[0] - before[1] for before, after in itertools.pairwise(moments))
-        return Call(text=text, loop=sum(loop), decode=decoding, steps=tuple(loop[1:-1]), host=host)
+        marks.timer.mark(self._stream)
+        text, *loop, decoding = marks.timer.intervals()
+        return Call(text=text, loop=sum(loop), decode=decoding, steps=tuple(loop[1:-1]), host=marks.between())
 
-    def _edge(self) -> None:
-        self._timer.mark(self._stream)
+
+class _Marks:
+    """Where they are made, and what the host did in between.
+
+    Args:
+        others: seconds so far that the host itself did nothing in.
+    """
+
+    timer: Timer
+
+    def __init__(self, others: Callable[[], float]) -> None:
+        self.host = list[tuple[float, float]]()
+        """The host's own time, before and after each mark in the loop."""
+        self._others = others
+
+    def make(self, loop: Loop) -> None:
+        """Mark a step that a loop was just given."""
+        before = self._own_time()
+        loop.mark(self.timer)
+        self.host.append((before, self._own_time()))
+
+    def between(self) -> tuple[float, ...]:
+        """Seconds of the host's own, from each of these to the next."""
+        return tuple(after[0] - before[1] for before, after in itertools.pairwise(self.host))
+
+    def _own_time(self) -> float:
+        return time.perf_counter() - self._others()
+
+
+class _MarkedLoop(Loop):
+    """A loop that marks each step as it puts it on the stream."""
+
+    def __init__(self, marks: _Marks, engine: Engine, device: Device, **axes: int) -> None:
+        super().__init__(engine, device, **axes)
+        self._marks = marks
+
+    def step(self) -> tuple[int, ...]:
+        """One evaluation of every slot; as of `Loop`."""
+        finished = super().step()
+        self._marks.make(self)
+        return finished
 
 
 class _TimedEngine:

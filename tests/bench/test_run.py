@@ -6,8 +6,6 @@ import gc
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from recording_driver import RecordingDriver
@@ -55,27 +53,17 @@ def use(monkeypatch: pytest.MonkeyPatch, driver: RecordingDriver, name: str) -> 
     monkeypatch.setattr(run, "open_device", open_device)
 
 
-class Counted:
-    def operations(self, axes: Any) -> float:
-        return 1e9 * axes.get("rows", 1)
-
-    def bytes(self, axes: Any) -> float:
-        return 1e6
-
-
-def counted(loaded: Loaded) -> Loaded:
-    """As if the manifest said what engines compute."""
-    entries = {name: SimpleNamespace(**vars(entry), work=Counted()) for name, entry in loaded.target.engines.items()}
-    return replace(loaded, target=SimpleNamespace(**vars(loaded.target) | {"engines": entries}))  # type: ignore[arg-type]
+def uncounted(loaded: Loaded) -> Loaded:
+    """Of a bundle that does not say what its engines compute."""
+    entries = {name: replace(entry, work=None) for name, entry in loaded.target.engines.items()}
+    return replace(loaded, target=replace(loaded.target, engines=entries))
 
 
 def test_a_gpu_that_is_in_the_catalogue(
-    demo_bundle: Path, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cuda_bundle: Path, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use(monkeypatch, driver, "NVIDIA H200")
-    report = bench(
-        PLAN, lambda device: (counted(load(demo_bundle, threads=1, device=device)), demo_bundle), silent
-    )  # fmt: skip
+    report = bench(PLAN, lambda device: (load(cuda_bundle, threads=1, device=device), cuda_bundle), silent)
     gc.collect()
     assert not +driver.live  # peers find the GPU empty
     assert report.gpu is not None
@@ -90,11 +78,11 @@ def test_a_gpu_that_is_in_the_catalogue(
     assert [path.name for path in report.write(tmp_path)] == ["bench.json", "bench.md", "roofline.svg"]
 
 
-def test_a_gpu_that_is_not(demo_bundle: Path, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not(cuda_bundle: Path, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, driver, "Recorder")
 
     def open_bundle(device: Device) -> tuple[Loaded, Path]:
-        return load(demo_bundle, threads=1, device=device), demo_bundle
+        return uncounted(load(cuda_bundle, threads=1, device=device)), cuda_bundle
 
     plan = replace(PLAN, batches=(1,), peers=False)
     report = bench(plan, open_bundle, silent)

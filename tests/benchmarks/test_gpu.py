@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from benchmarks import fullsize, gpu
 from sdxl_trt.errors import FlavourUnavailable
 
-ALL = {"tensorrt": "11.0", "tensorrt-rtx": "1.7", "onnxruntime": "1.31"}
+ALL = {"tensorrt": "11.0", "tensorrt-rtx": "1.7", "onnxruntime-cuda": "1.31"}
 GPU = {"key": "h200", "flavour": "tensorrt"}
 
 
@@ -21,8 +21,8 @@ GPU = {"key": "h200", "flavour": "tensorrt"}
     ("sm", "here", "chosen"),
     [
         (86, ALL, "tensorrt"),
-        (86, {"tensorrt-rtx": "1.7", "onnxruntime": "1.31"}, "tensorrt-rtx"),
-        (90, {"tensorrt-rtx": "1.7", "onnxruntime": "1.31"}, "onnxruntime"),
+        (86, {"tensorrt-rtx": "1.7", "onnxruntime-cuda": "1.31"}, "tensorrt-rtx"),
+        (90, {"tensorrt-rtx": "1.7", "onnxruntime-cuda": "1.31"}, "onnxruntime-cuda"),
         (90, ALL, "tensorrt"),
     ],
 )
@@ -68,12 +68,6 @@ def test_commands_are_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_p
         parsed = group.get_command(None, command)  # type: ignore[arg-type]
         assert parsed is not None
         parsed.make_context(command, list(arguments))
-
-
-def test_onnxruntimes_engines_are_the_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    ran = commands(monkeypatch)
-    gpu.build("demo", {"key": "h200", "flavour": "onnxruntime"}, tmp_path)
-    assert ran[0][3:8] == ["demo", "--gpu", "cpu", "--flavour", "onnxruntime"]
 
 
 def test_counts_of_tests(tmp_path: Path) -> None:

@@ -29,21 +29,20 @@ def gpu() -> Iterator[CudaDevice]:
         yield device
 
 
-@pytest.fixture(params=["tensorrt", "tensorrt-rtx", "onnxruntime"])
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
 def bundle(request: pytest.FixtureRequest, gpu: CudaDevice, models: Models, tmp_path: Path) -> Path:
     """The demo model's, 64 to 256 pixels and up to four pictures at once."""
     flavour = FLAVOURS[request.param]
-    if flavour.name == "onnxruntime":
-        if flavour.name not in this_host(gpu).flavours:
-            pytest.skip("this onnxruntime has no CUDA: pip install 'sdxl-trt[ort-cuda]' in place of onnxruntime")
-        return models.bundle("demo")
-    if flavour.sms is not None and gpu.sm not in RTX_SMS:
+    if flavour.name not in this_host(gpu).flavours:
+        pytest.skip(f"no {flavour.module} that can run {flavour.name} engines is installed")
+    if flavour.name == "tensorrt-rtx" and gpu.sm not in RTX_SMS:
         pytest.skip(f"TensorRT for RTX has no kernels for SM {gpu.sm}")
+    sms = () if flavour.sms == () else (gpu.sm,)
     try:
-        check_buildable(flavour, (gpu.sm,))
+        check_buildable(flavour, sms)
     except FlavourUnavailable as error:
         pytest.skip(f"{error.what}: {error.got}")
-    target = TargetRequest(flavour=flavour, sms=(gpu.sm,), processor=platform.machine())
+    target = TargetRequest(flavour=flavour, sms=sms, processor=platform.machine())
     profile = Profile.make(smallest=(64, 64), best=(128, 128), largest=(256, 256), batch=4)
     build(models.export("demo"), tmp_path / "bundle", [target], profile=profile)
     return tmp_path / "bundle"
