@@ -64,9 +64,9 @@ def test_replays_are_plain_launches(gpu: CudaDevice, bundle: Path, monkeypatch: 
     recorded = Pipeline(load(bundle, device=gpu), gpu)("a blue square", output="latents", **settings).latents
     options = CudaOrtEngine._options
     monkeypatch.setattr(CudaOrtEngine, "_options", lambda engine: options(engine) | {"enable_cuda_graph": "0"})
-    with PlainDevice() as device:
-        plain = Pipeline(load(bundle, device=device), device)("a blue square", output="latents", **settings).latents
-        np.testing.assert_array_equal(recorded, plain)
+    device = PlainDevice()
+    with Pipeline(load(bundle, device=device), device) as plain:
+        np.testing.assert_array_equal(recorded, plain("a blue square", output="latents", **settings).latents)
 
 
 def test_a_thousand_pictures_leave_nothing_behind(gpu: CudaDevice, bundle: Path) -> None:
