@@ -39,6 +39,8 @@ class Report:
     """SVG; empty for the reason that stands next."""
     no_roofline: str
     notes: tuple[str, ...]
+    not_comparable: str = ""
+    """Why figures of one are not to be set against another's; empty text where they are."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything, every sample included, with the machine and the time."""
@@ -94,6 +96,9 @@ class Report:
 
     def _comparisons(self) -> Iterator[str]:
         """The first one's pictures against each other's, by batch."""
+        if self.not_comparable:
+            yield f"not compared: {self.not_comparable}"
+            return
         pictures = [figure for figure in self.figures if figure.what == "whole picture" and figure.samples]
         ours = {figure.batch: figure for figure in pictures if figure.who == self.figures[0].who}
         for peer in pictures:

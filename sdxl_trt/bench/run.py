@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdxl_trt.bench.machine import Disturbance, installed, usable_cpus, versions
+from sdxl_trt.bench.machine import QUIET, Disturbance, installed, usable_cpus, versions
 from sdxl_trt.bench.ours import Measured, measure
 from sdxl_trt.bench.peers import PEERS, Job, measure_peer, without
 from sdxl_trt.bench.report import Report
@@ -32,6 +32,8 @@ DISTRIBUTIONS = (
     "sdxl-trt", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13", "cuda-python",
     "torch", "diffusers", "transformers",
 )  # fmt: skip
+
+_NOT_QUIET = "others used the processor too, which slows one program down by far more than another"
 
 OpenBundle = Callable[[Device], tuple[Loaded, Path]]
 
@@ -99,6 +101,7 @@ def bench(plan: Plan, open_bundle: OpenBundle, progress: Progress) -> Report:
         roofline="" if no_roofline or ours.gpu is None else plot(find_gpu(ours.gpu["name"]), engines),
         no_roofline=no_roofline,
         notes=(disturbance.verdict(), "high percentiles of few runs are about the slowest of them"),
+        not_comparable=_NOT_QUIET if ours.gpu is None and disturbance.share() > QUIET else "",
     )
 
 

@@ -62,6 +62,12 @@ def test_the_same_is_told_in_both_forms(form: Any) -> None:
     assert "200" in shown  # operations per byte
 
 
+def test_figures_of_a_busy_machine_are_not_compared() -> None:
+    shown = str(report(not_comparable="others used the processor"))
+    assert "not compared: others used the processor" in shown
+    assert "as fast as" not in shown
+
+
 def test_markdown_shows_the_plot_where_there_is_one() -> None:
     assert "](roofline.svg)" in report().markdown()
     without = report(roofline="", no_roofline="the catalogue does not know it")
