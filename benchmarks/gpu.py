@@ -21,12 +21,11 @@ import click
 from benchmarks.report import RESULTS
 from sdxl_trt.bench.machine import machine
 from sdxl_trt.bench.report import FILES
-from sdxl_trt.bundle.hosts import ON_CUDA
-from sdxl_trt.errors import FlavourUnavailable, SdxlTrtError
+from sdxl_trt.errors import SdxlTrtError
 from sdxl_trt.files import write_json
-from sdxl_trt.gpus import RTX_SMS, find_gpu
+from sdxl_trt.gpus import find_gpu
 from sdxl_trt.runtime.cuda import CudaDevice
-from sdxl_trt.runtime.host import this_host
+from sdxl_trt.runtime.host import choose_flavour, this_host
 
 CLI = (sys.executable, "-m", "sdxl_trt")
 ROOT = Path(__file__).parents[1]
@@ -48,29 +47,6 @@ MODELS = {
     "base": Model(edge=1024, settings=("--steps", "30", "--guidance", "5")),
     "turbo": Model(edge=512, settings=("--steps", "1", "--guidance", "1")),
 }
-
-
-def choose_flavour(sm: int, flavours: Mapping[str, str]) -> str:
-    """The flavour of engines for a GPU.
-
-    Args:
-        sm: its compute capability.
-        flavours: those whose libraries are here.
-
-    Raises:
-        FlavourUnavailable: none of them can be run on it.
-    """
-    able = ("tensorrt", "tensorrt-rtx", ON_CUDA) if sm in RTX_SMS else ("tensorrt", ON_CUDA)
-    for flavour in able:
-        if flavour in flavours:
-            return flavour
-    extras = " or ".join(f"'sdxl-trt[{extra}]'" for extra in (*able[:-1], "ort-cuda"))
-    raise FlavourUnavailable(
-        f"no engines can be run on a GPU of SM {sm} here",
-        got=f"libraries of {', '.join(flavours) or 'no flavour'}",
-        expected=" or ".join(able),
-        fix=f"pip install {extras}; for the last one remove onnxruntime first",
-    )
 
 
 def describe() -> dict[str, Any]:

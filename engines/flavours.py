@@ -88,16 +88,26 @@ def check_buildable(flavour: Flavour, sms: Collection[int] = ()) -> str:
         FlavourUnavailable: the library is missing or too old; or it needs the target's GPU, and that is not here.
     """
     require("onnx", "read exported graphs")
-    version = str(library(flavour).__version__)
+    version = check_version(flavour, library(flavour))
+    if flavour.sms is None:
+        check_gpu(flavour, sms, host_sm())
+    return version
+
+
+def check_version(flavour: Flavour, module: Any) -> str:
+    """The version of a flavour's library, once it is recent enough.
+
+    Raises:
+        FlavourUnavailable: it is too old.
+    """
+    version = str(module.__version__)
     if tuple(map(int, version.split(".")[:2])) < flavour.oldest:
         raise FlavourUnavailable(
-            f"{flavour.module} is too old to build {flavour.name} engines",
+            f"{flavour.module} is too old for {flavour.name} engines",
             got=version,
             expected="{}.{} or later".format(*flavour.oldest),
             fix=f"pip install --upgrade 'sdxl-trt[{EXTRAS[flavour.module]}]'",
         )
-    if flavour.sms is None:
-        check_gpu(flavour, sms, host_sm())
     return version
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sdxl_trt.bundle import Host, Manifest, Target, choose_target
 from sdxl_trt.bundle.hosts import ON_CPU, ON_CUDA
-from sdxl_trt.errors import NoTargetForHost, UsageError
+from sdxl_trt.errors import FlavourUnavailable, NoTargetForHost, UsageError
+from sdxl_trt.gpus import RTX_SMS
+from sdxl_trt.libraries import require
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.device import Device, HostDevice
 from sdxl_trt.runtime.ort_cuda import PROVIDER
@@ -55,24 +57,48 @@ def this_host(device: Device | None = None) -> Host:
 
 
 def _flavours() -> dict[str, str]:
-    try:
-        import onnxruntime
-    except ImportError:
-        return {}
-    return {ON_CPU: onnxruntime.__version__}
+    library = _library("onnxruntime")
+    return {ON_CPU: str(library.__version__)} if library else {}
 
 
 def _gpu_flavours() -> dict[str, str]:
     """TensorRT's, as far as they are installed, and onnxruntime where it was built with CUDA."""
-    flavours = dict[str, str]()
-    for flavour, library in LIBRARIES.items():
-        with contextlib.suppress(ImportError, OSError):  # OSError: the bindings are here, their library is not
-            flavours[flavour] = str(importlib.import_module(library.module).__version__)
-    with contextlib.suppress(ImportError):
-        onnxruntime = importlib.import_module("onnxruntime")
-        if PROVIDER in onnxruntime.get_available_providers():
-            flavours[ON_CUDA] = onnxruntime.__version__
-    return flavours
+    found = {flavour: _library(each.module) for flavour, each in LIBRARIES.items()}
+    onnxruntime = _library("onnxruntime")
+    if onnxruntime and PROVIDER in onnxruntime.get_available_providers():
+        found[ON_CUDA] = onnxruntime
+    return {flavour: str(library.__version__) for flavour, library in found.items() if library}
+
+
+def _library(module: str) -> Any:
+    """None where it is not here, or not whole."""
+    try:
+        return require(module, "run engines")
+    except FlavourUnavailable:
+        return None
+
+
+def choose_flavour(sm: int, flavours: Mapping[str, str]) -> str:
+    """The flavour of engines for a GPU.
+
+    Args:
+        sm: its compute capability.
+        flavours: those whose libraries are here.
+
+    Raises:
+        FlavourUnavailable: none of them can be run on it.
+    """
+    able = ("tensorrt", "tensorrt-rtx", ON_CUDA) if sm in RTX_SMS else ("tensorrt", ON_CUDA)
+    for flavour in able:
+        if flavour in flavours:
+            return flavour
+    extras = " or ".join(f"'sdxl-trt[{extra}]'" for extra in (*able[:-1], "ort-cuda"))
+    raise FlavourUnavailable(
+        f"no engines can be run on a GPU of SM {sm} here",
+        got=f"libraries of {', '.join(flavours) or 'no flavour'}",
+        expected=" or ".join(able),
+        fix=f"pip install {extras}; for the last one remove onnxruntime first",
+    )
 
 
 def target_for_host(manifest: Manifest, bundle: Path, device: Device | None = None) -> Target:
@@ -86,7 +112,11 @@ def target_for_host(manifest: Manifest, bundle: Path, device: Device | None = No
     Raises:
         NoTargetForHost: none fits; says for each what differs, and what would help.
     """
-    host = this_host(device)
+    return fitting_target(manifest, bundle, this_host(device))
+
+
+def fitting_target(manifest: Manifest, bundle: Path, host: Host) -> Target:
+    """As `target_for_host`, for a host that is known."""
     try:
         return choose_target(manifest, host, bundle)
     except NoTargetForHost as error:

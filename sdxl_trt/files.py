@@ -88,13 +88,16 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: the nearest folder above that exists is none, or not writable.
     """
-    folder = path.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = nearest_existing(path.absolute().parent)
     if not folder.is_dir():
         raise unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder"))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise unwritable(path, PermissionError(errno.EACCES, f"{folder} is not writable"))
+
+
+def nearest_existing(path: Path) -> Path:
+    """An absolute path, or the nearest above it that exists."""
+    return next((each for each in (path, *path.parents) if each.exists()), path)
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
@@ -103,7 +106,7 @@ def unwritable(path: Path, error: OSError) -> OutputError:
         f"cannot write {path}",
         got=error.strerror or str(error),
         expected="a folder that this user may write to, with room for what is written",
-        fix="choose another place with -o",
+        fix="choose another place",
     )
 
 

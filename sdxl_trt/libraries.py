@@ -29,7 +29,10 @@ def require(module: str, purpose: str) -> Any:
         FlavourUnavailable: it is not installed, or cannot be loaded; says how to get it.
     """
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
+        if getattr(found, "__file__", "") is None:
+            raise ImportError(f"of {module} only empty folders are left")
+        return found
     except (ImportError, OSError) as error:  # OSError: the bindings are here, their library is not
         raise FlavourUnavailable(
             f"{module} cannot be imported",

@@ -1,15 +1,35 @@
-"""Limits on the memory of this process, found before work begins: libraries that meet them crash without a word."""
+"""This host's memory, and limits on that of this process: libraries that meet them crash without a word."""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sdxl_trt.errors import OutOfMemory
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _LIMITS = {"RLIMIT_DATA (ulimit -d)": resource.RLIMIT_DATA, "RLIMIT_AS (ulimit -v)": resource.RLIMIT_AS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostMemory:
+    """Bytes."""
+
+    total: int
+    available: int
+    """Without swapping, as the kernel estimates: proc(5), MemAvailable."""
+    limit: int | None
+    """The lowest that this process has."""
+
+
+def host_memory() -> HostMemory:
+    """What there is now."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    sizes = {name: 1024 * int(size.split()[0]) for name, _, size in (line.partition(":") for line in lines)}
+    limit, _ = min(_limits(), default=(None, ""))
+    return HostMemory(total=sizes["MemTotal"], available=sizes["MemAvailable"], limit=limit)
 
 
 def check_memory(what: str, needed: int) -> None:

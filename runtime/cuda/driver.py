@@ -64,7 +64,7 @@ def open_driver(functions: Any = None) -> Any:
     cu = require("cuda.bindings.driver", "use a GPU") if functions is None else functions
     try:
         check(cu, cu.cuInit(0), "start the CUDA driver")
-        version = int(check(cu, cu.cuDriverGetVersion(), "ask for the CUDA driver's version"))
+        version = _version_number(cu)
     except RuntimeError as error:  # cuda-python's own, where the driver's library or a function in it is missing
         raise FlavourUnavailable(
             "there is no NVIDIA driver on this host that can be used",
@@ -80,6 +80,20 @@ def open_driver(functions: Any = None) -> Any:
             fix=_INSTALL,
         )
     return cu
+
+
+def cuda_version(cu: Any) -> str:
+    """The version of CUDA that a started driver is for, as 13.0."""
+    return _version(_version_number(cu))
+
+
+def gpu_count(cu: Any) -> int:
+    """How many GPUs a started driver shows to this process; CUDA_VISIBLE_DEVICES hides others."""
+    return int(check(cu, cu.cuDeviceGetCount(), "count the GPUs"))
+
+
+def _version_number(cu: Any) -> int:
+    return int(check(cu, cu.cuDriverGetVersion(), "ask for the CUDA driver's version"))
 
 
 def _version(number: int) -> str:

@@ -14,7 +14,7 @@ from sdxl_trt.errors import OutOfMemory, SdxlTrtError, ran_out_of_memory
 from sdxl_trt.version import __version__
 
 COMMANDS = {
-    "doctor": "sdxl_trt.cli.info",
+    "doctor": "sdxl_trt.cli.doctor",
     "gpus": "sdxl_trt.cli.info",
     "samplers": "sdxl_trt.cli.info",
     "plan": "sdxl_trt.cli.plan",

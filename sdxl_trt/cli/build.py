@@ -82,7 +82,7 @@ def export_graphs(
 ) -> tuple[Path, ExportIndex]:
     """The folder of an export, by default the one that is kept between builds, and what is in it."""
     check_memory("an export", EXPORT_MEMORY)
-    with _needing_torch():
+    with needing_torch():
         from sdxl_trt.export.run import export_model
     path = model_path(model, progress)
     folder = output or export_folder(path, vae)
@@ -90,11 +90,11 @@ def export_graphs(
 
 
 @contextlib.contextmanager
-def _needing_torch() -> Iterator[None]:
+def needing_torch() -> Iterator[None]:
     """Say what is missing where the exporting room cannot be imported."""
     try:
         yield
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a module is here, its library is not
         raise FlavourUnavailable(
             "this installation cannot export models",
             got=str(error),
@@ -111,7 +111,7 @@ def _check_pair(model: str, refiner: str, vae: Path | None, progress: Progress) 
     """
     from sdxl_trt.bundle import conflict
 
-    with _needing_torch():
+    with needing_torch():
         from sdxl_trt.export.checkpoint import open_checkpoint
     base, second = (open_checkpoint(model_path(each, progress), vae, progress).model for each in (model, refiner))
     if error := conflict(base, second):

@@ -1,20 +1,14 @@
-"""`sdxl-trt doctor`, `gpus` and `samplers`: what this host can do, and what there is to choose from."""
+"""`sdxl-trt gpus` and `samplers`: what there is to choose from."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import itertools
-import platform
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdxl_trt.cli import json_option, print_json
-from sdxl_trt.cli.models import newest_first
-from sdxl_trt.errors import SdxlTrtError
-from sdxl_trt.version import __version__
 
 if TYPE_CHECKING:
     from sdxl_trt.gpus import Gpu
@@ -101,84 +95,3 @@ def _sampler_row(sampler: Sampler) -> dict[str, Any]:
         "differs": sampler.differs,
         "evaluations_per_step": sampler.order,
     }
-
-
-@click.command("doctor")
-@json_option
-def doctor_command(as_json: bool) -> None:
-    """Say what this host can build and run; exit status 0 if it can make a picture."""
-    report = {
-        "sdxl-trt": __version__,
-        "python": platform.python_version(),
-        "processor": platform.machine(),
-        "build": _buildable(),
-        "run": _runnable(),
-        "problems": _problems(),
-        "bundles": _bundles(),
-    }
-    if as_json:
-        print_json(report)
-    else:
-        for name, value in report.items():
-            click.echo(_lines(name, value))
-    sys.exit(0 if report["run"] and not report["problems"] else 1)
-
-
-def _buildable() -> dict[str, str]:
-    from sdxl_trt.engines.flavours import available_flavours
-
-    return {
-        name: state if isinstance(state, str) else "no: " + _flat(state) for name, state in available_flavours().items()
-    }
-
-
-def _runnable() -> dict[str, str]:
-    from sdxl_trt.runtime.host import this_host
-
-    return this_host().flavours
-
-
-def _problems() -> list[str]:
-    """Installations that break each other: both write the module `onnxruntime`."""
-    rivals = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
-    if len(rivals) < 2:
-        return []
-    return ["onnxruntime and onnxruntime-gpu are both installed and overwrite each other: pip uninstall both, then one"]
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _bundles() -> dict[str, str]:
-    """What each bundle of the data folder can do here."""
-    from sdxl_trt.bundle import read_manifest
-    from sdxl_trt.errors import BundleError
-    from sdxl_trt.runtime.host import target_for_host
-
-    states = {}
-    for folder in newest_first():
-        try:
-            states[str(folder)] = target_for_host(read_manifest(folder), folder).name
-        except BundleError as error:
-            states[str(folder)] = "no: " + _flat(error)
-    return states
-
-
-def _lines(name: str, value: Any) -> str:
-    if isinstance(value, dict):
-        return "\n".join(
-            [f"{name}:", *(f"  {key}: {item}" for key, item in value.items())] if value else [f"{name}: none"]
-        )
-    if isinstance(value, list):
-        return "\n".join([f"{name}:", *(f"  {item}" for item in value)]) if value else f"{name}: none"
-    return f"{name}: {value}"
-
-
-def _flat(error: SdxlTrtError) -> str:
-    """An error on one line."""
-    return "; ".join(line.strip() for line in str(error).splitlines())

@@ -11,31 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import fullsize, gpu
-from sdxl_trt.errors import FlavourUnavailable
 
-ALL = {"tensorrt": "11.0", "tensorrt-rtx": "1.7", "onnxruntime-cuda": "1.31"}
 GPU = {"key": "h200", "flavour": "tensorrt"}
-
-
-@pytest.mark.parametrize(
-    ("sm", "here", "chosen"),
-    [
-        (86, ALL, "tensorrt"),
-        (86, {"tensorrt-rtx": "1.7", "onnxruntime-cuda": "1.31"}, "tensorrt-rtx"),
-        (90, {"tensorrt-rtx": "1.7", "onnxruntime-cuda": "1.31"}, "onnxruntime-cuda"),
-        (90, ALL, "tensorrt"),
-    ],
-)
-def test_the_flavour_fits_the_gpu(sm: int, here: dict[str, str], chosen: str) -> None:
-    assert gpu.choose_flavour(sm, here) == chosen
-
-
-@pytest.mark.parametrize("here", [{}, {"tensorrt-rtx": "1.7"}])
-def test_no_flavour_fits(here: dict[str, str]) -> None:
-    with pytest.raises(FlavourUnavailable, match="SM 90") as caught:
-        gpu.choose_flavour(90, here)
-    assert "ort-cuda" in caught.value.fix
-    assert "rtx" not in caught.value.fix
 
 
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:

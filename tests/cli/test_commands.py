@@ -103,7 +103,7 @@ def test_build_run_inspect_and_doctor_find_each_other(sdxl_trt: Command, models:
         assert word in shown
     doctor = sdxl_trt("doctor", "--json")
     assert doctor.status == 0
-    assert doctor.json["bundles"] == {bundle: "onnxruntime-x86_64"}
+    assert doctor.json["picture"] == {"bundle": bundle, "device": "cpu", "target": "onnxruntime-x86_64"}
 
 
 def test_export_lists_its_graphs_and_keeps_what_is_there(sdxl_trt: Command, models: Models) -> None:

@@ -78,5 +78,6 @@ def test_every_help_and_doctor_where_no_library_can_be_imported(
     out = run_python(program)
     assert out.count("Usage: ") == 1 + len(COMMANDS)
     assert "pip install 'sdxl-trt[export,build]'" in out
-    assert "run: none" in out
+    assert "GPUs: none" in out
+    assert "picture: none can be made here" in out
     assert "status 1" in out

@@ -53,7 +53,8 @@ def call(function: Callable[..., Any]) -> Callable[..., Any]:
 _RECORDABLE = {"cuCtxSetCurrent", "cuMemcpyDtoDAsync", "cuStreamEndCapture", "cuGetErrorString"}
 _ANYWHERE = {
     "cuInit", "cuDriverGetVersion", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuGetErrorString",
-    "cuDeviceGetPCIBusId", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease", "cuCtxSetCurrent",
+    "cuDeviceGetPCIBusId", "cuDeviceGetCount", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease",
+    "cuCtxSetCurrent",
 }  # fmt: skip
 
 
@@ -75,6 +76,8 @@ class RecordingDriver:
         late: work waits until somebody asks for an event.
         memory: bytes of the pretended GPU.
         version: of CUDA, as the driver counts.
+        name: of the pretended GPU.
+        gpus: how many there are.
     """
 
     CUresult = real.CUresult
@@ -83,8 +86,10 @@ class RecordingDriver:
     CUstreamCaptureMode = real.CUstreamCaptureMode
     CUdevice_attribute = real.CUdevice_attribute
 
-    def __init__(self, *, late: bool = False, memory: int = 2**30, version: int = 13000) -> None:
-        self.late, self.memory, self.version = late, memory, version
+    def __init__(
+        self, *, late: bool = False, memory: int = 2**30, version: int = 13000, name: str = "Recorder", gpus: int = 1
+    ) -> None:
+        self.late, self.memory, self.version, self.name, self.gpus = late, memory, version, name, gpus
         self.calls = Counter[str]()
         self.waits = 0
         """How often an event was asked for that had not come."""
@@ -141,7 +146,11 @@ class RecordingDriver:
 
     @call
     def cuDeviceGetName(self, length: int, device: int) -> tuple[bytes]:
-        return (b"Recorder".ljust(length, b"\0"),)
+        return (self.name.encode().ljust(length, b"\0"),)
+
+    @call
+    def cuDeviceGetCount(self) -> tuple[int]:
+        return (self.gpus,)
 
     @call
     def cuDeviceGetPCIBusId(self, length: int, device: int) -> tuple[bytes]:

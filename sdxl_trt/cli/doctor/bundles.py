@@ -1,0 +1,62 @@
+"""What the bundles of the data folder can do on each device, and what a picture can be made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdxl_trt.bundle.hosts import ON_CPU
+from sdxl_trt.cli.models import newest_first
+from sdxl_trt.errors import BundleError, NoTargetForHost
+
+if TYPE_CHECKING:
+    from sdxl_trt.bundle import Host, Manifest
+
+
+def bundles(hosts: Mapping[str, Host]) -> list[dict[str, Any]]:
+    """The newest first."""
+    return [_bundle(folder, hosts) for folder in newest_first()]
+
+
+def _bundle(folder: Path, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    from sdxl_trt.bundle import read_manifest
+
+    try:
+        manifest = read_manifest(folder)
+    except BundleError as error:
+        return {"path": str(folder), "model": None, "devices": {}, "error": error.as_dict()}
+    devices = {device: _use(manifest, folder, host) for device, host in hosts.items()}
+    return {"path": str(folder), "model": manifest.model.name, "devices": devices, "error": None}
+
+
+def _use(manifest: Manifest, folder: Path, host: Host) -> dict[str, Any]:
+    """The target that a device gets, with whether it ever ran; or what would help. And why not the others."""
+    from sdxl_trt.bundle.hosts import refusal
+    from sdxl_trt.runtime.host import fitting_target
+
+    refused = {target.name: reason for target in manifest.targets if (reason := refusal(target, host))}
+    try:
+        target = fitting_target(manifest, folder, host)
+    except NoTargetForHost as error:
+        return {"target": None, "accepted": None, "refused": refused, "fix": error.fix}
+    return {"target": target.name, "accepted": target.accepted, "refused": refused, "fix": ""}
+
+
+def picture(report: Mapping[str, Any]) -> dict[str, str | None] | None:
+    """What a picture can be made with: the newest bundle that runs here, on a GPU rather than on the processor.
+
+    Where there is none, the demo model's if that can be built and run on the processor; its target is not there yet.
+    """
+    for bundle in report["bundles"]:
+        for device, use in sorted(bundle["devices"].items(), key=lambda item: item[0] == "cpu"):
+            if use["target"]:
+                return {"bundle": bundle["path"], "device": device, "target": use["target"]}
+    return None if demo_obstacles(report) else {"bundle": "demo", "device": "cpu", "target": None}
+
+
+def demo_obstacles(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Errors that keep the demo model's bundle from being built and run on the processor."""
+    library = report["libraries"][ON_CPU]
+    errors = (library["error"] or library["build_error"], report["export"]["error"], report["disk"]["bundles"]["error"])
+    return [error for error in errors if error]
