@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from sdxl_trt.bench.svg import picture
+from sdxl_trt.svg import picture
 
 COLUMNS: Final = 6
 WIDTH, HEIGHT = 118, 74

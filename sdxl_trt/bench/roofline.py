@@ -13,8 +13,8 @@ from typing import Final
 
 from sdxl_trt.bench.engines import EngineRuns
 from sdxl_trt.bench.rows import number
-from sdxl_trt.bench.svg import picture
 from sdxl_trt.gpus import Gpu
+from sdxl_trt.svg import picture
 
 WIDTH, HEIGHT = 620, 380
 """Of the axes, in pixels."""

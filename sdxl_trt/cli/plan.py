@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.build import export_graphs
@@ -14,6 +17,8 @@ from sdxl_trt.cli.models import DEFAULT_MODEL, on_hub
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.run import SIZE
 from sdxl_trt.errors import UsageError
+from sdxl_trt.files import atomic_write, check_writable
+from sdxl_trt.planning import gb
 from sdxl_trt.spec.profile import format_size
 
 if TYPE_CHECKING:
@@ -40,6 +45,9 @@ Size = tuple[int, int]
     show_default=True,
     help="Where weights are meanwhile.",
 )
+@click.option(
+    "--report", metavar="FILE.html", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as a page."
+)
 @json_option
 def plan_command(
     model: str,
@@ -52,6 +60,7 @@ def plan_command(
     guidance: bool,
     refiner: str | None,
     policy: str,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Estimate memory, disk, build and time of pictures on a GPU. Nothing is fetched or built.
@@ -61,20 +70,52 @@ def plan_command(
     """
     from sdxl_trt.planning import Request, Unguided, make_plan
 
+    if report:
+        check_writable(report)
     card = _card(gpu, memory_gb, sm)
     costs = _costs(model, card)
-    plan = make_plan(
+    make = functools.partial(
+        make_plan,
         costs,
-        card,
-        Request(size=size or costs.model.native_size, steps=steps, batch=batch),
         refiner=_costs(refiner, card, refiner=True) if refiner else None,
         options=[] if guidance else [Unguided()],
-        policy=None if policy == "auto" else policy,
     )
+    request = Request(size=size or costs.model.native_size, steps=steps, batch=batch)
+    plan = make(card=card, request=request, policy=None if policy == "auto" else policy)
+    if report:
+        _write(report, plan, make)
     if as_json:
-        print_json(as_dict(plan))
+        print_json(as_dict(plan) | ({"report": str(report)} if report else {}))
     else:
-        click.echo(shown(plan))
+        click.echo(shown(plan) + (f"\n{report}" if report else ""))
+
+
+def _write(report: Path, plan: Plan, make: Callable[..., Plan]) -> None:
+    from sdxl_trt.planning import alternatives
+    from sdxl_trt.report import page
+
+    text = page(plan, alternatives(plan, make), _asked(click.get_current_context()))
+    with atomic_write(report) as file:
+        file.write(text.encode())
+
+
+def _asked(context: click.Context) -> dict[str, str]:
+    """Every option of the command, as text."""
+    asked = {}
+    for parameter in context.command.params:
+        if parameter.name and parameter.expose_value and parameter.name not in ("report", "as_json"):
+            value, source = context.params[parameter.name], context.get_parameter_source(parameter.name)
+            default = " (default)" if source is ParameterSource.DEFAULT and value is not None else ""
+            asked[parameter.opts[-1]] = _said(value) + default
+    return asked
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, tuple):
+        return format_size(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not given" if value is None else str(value)
 
 
 def _card(gpu: str | None, memory_gb: float | None, sm: int | None) -> Card:
@@ -122,7 +163,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "estimated": True,
         "models": plan.models,
         "card": {"name": card.name, "sm": card.sm, "memory": card.memory, "for_engines": plan.available},
-        "limits": _limits(plan),
+        "limits": card.limits,
         "size": request.size,
         "steps": request.steps,
         "batch": request.batch,
@@ -155,7 +196,7 @@ def shown(plan: Plan) -> str:
         [
             f"{' with '.join(plan.models)} on {card.name}: {request.batch} × {format_size(request.size)}, "
             f"{request.steps} steps. Everything is estimated.",
-            *(f"! {sentence}" for sentence in _limits(plan)),
+            *(f"! {sentence}" for sentence in card.limits),
             "",
             *_component_lines(plan),
             "",
@@ -167,38 +208,31 @@ def shown(plan: Plan) -> str:
     )
 
 
-def _limits(plan: Plan) -> tuple[str, ...]:
-    """What cannot be done with the GPU."""
-    return plan.card.gpu.limits if plan.card.gpu else ()
-
-
 def _component_lines(plan: Plan) -> list[str]:
     lines = [f"{'':22}{'weights':>10}{'activations':>13}{'calls':>7}{'TFLOP':>10}{'at least':>11}"]
     for place, each in enumerate(plan.components):
         operations = each.calls * each.work.operations(each.axes) / 1e12
         least = f"{plan.times[place].floor:9.3f} s" if plan.times else ""
         lines.append(
-            f"{each.name:22}{_gb(each.weights):>10}{_gb(each.activations):>13}{each.calls:>7}{operations:>10.3f}{least:>11}"
+            f"{each.name:22}{gb(each.weights):>10}{gb(each.activations):>13}{each.calls:>7}{operations:>10.3f}{least:>11}"
         )
     return lines
 
 
 def _policy_lines(plan: Plan) -> list[str]:
-    lines = [
-        f"memory for engines: {_gb(plan.available)} of {_gb(plan.card.memory)}, the rest is the driver's and CUDA's"
-    ]
+    lines = [f"memory for engines: {gb(plan.available)} of {gb(plan.card.memory)}, the rest is the driver's and CUDA's"]
     for each in plan.policies:
-        verdict = "fits" if each.fits(plan.available) else f"needs {_gb(each.least)}"
+        verdict = "fits" if each.fits(plan.available) else f"needs {gb(each.least)}"
         chosen = "  ← this one" if each.policy == plan.chosen.policy else ""
-        lines.append(f"  {each.policy:10}peak {_gb(each.peak)}, {verdict}{chosen}")
+        lines.append(f"  {each.policy:10}peak {gb(each.peak)}, {verdict}{chosen}")
     return lines
 
 
 def _building_lines(plan: Plan) -> list[str]:
     building = plan.building
-    lines = [f"disk: {_gb(building.disk)}"]
+    lines = [f"disk: {gb(building.disk)}"]
     if building.seconds is not None and building.memory is not None:
-        lines.append(f"export and build: {building.seconds:.0f} s, {_gb(building.memory)} of memory")
+        lines.append(f"export and build: {building.seconds:.0f} s, {gb(building.memory)} of memory")
     return [*lines, f"  {building.source}"]
 
 
@@ -210,7 +244,3 @@ def _time_lines(plan: Plan) -> list[str]:
         f"time: {each.low:.3g} to {each.high:.3g} s, at least {each.floor:.3g} s",
         f"  at {reached.low:.0%} to {reached.high:.0%} of the peak, as published: {reached.source}",
     ]
-
-
-def _gb(value: int) -> str:
-    return f"{value / 1e9:.2f} GB"

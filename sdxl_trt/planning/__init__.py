@@ -6,19 +6,22 @@ policies      where weights are meanwhile, and the memory that takes
 roofline      time, from the card's peaks and published engines' efficiencies
 building      disk, build time and build memory, from our own measurement
 plan          all of it together
+alternatives  the same pictures in other numbers of steps and on other cards
 
 Everything here is arithmetic on figures that are stated with their sources: it is estimated, never measured.
 """
 
+from sdxl_trt.planning.alternatives import Alternatives, alternatives
 from sdxl_trt.planning.components import Component, Option, Refined, Request, Unguided, components
 from sdxl_trt.planning.models import PUBLISHED, ModelCosts, of_bundle, of_export, published
 from sdxl_trt.planning.plan import Card, Plan, make_plan
-from sdxl_trt.planning.policies import POLICIES, RESERVE, Memory, choose, policies
+from sdxl_trt.planning.policies import POLICIES, RESERVE, Memory, choose, gb, policies
 
 __all__ = [
     "POLICIES",
     "PUBLISHED",
     "RESERVE",
+    "Alternatives",
     "Card",
     "Component",
     "Memory",
@@ -28,8 +31,10 @@ __all__ = [
     "Refined",
     "Request",
     "Unguided",
+    "alternatives",
     "choose",
     "components",
+    "gb",
     "make_plan",
     "of_bundle",
     "of_export",

@@ -51,6 +51,11 @@ class Card:
             return self.gpu.default_flavour
         return "tensorrt-rtx" if self.sm in RTX_SMS else "tensorrt"
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What cannot be done with the GPU, in sentences."""
+        return self.gpu.limits if self.gpu else ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -26,6 +26,11 @@ LEAST_STREAMED = 0.1
 assumption; the largest layer has one per cent of the weights of SDXL's UNet."""
 
 
+def gb(size: int) -> str:
+    """Bytes as 9.60 GB."""
+    return f"{size / 1e9:.2f} GB"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """What a policy comes to."""
@@ -96,9 +101,9 @@ def choose(components: Components, available: int, wanted: str | None = None) ->
     largest = max(components, key=lambda each: each.activations)
     raise OutOfMemory(
         f"there is no plan for this memory{f' with {wanted}' if wanted else ''}",
-        got=f"{available / 1e9:.2f} GB for engines, beside {RESERVE / 1e9:.1f} GB for the driver and CUDA's context",
-        expected=f"a card of at least {(best.least + RESERVE) / 1e9:.2f} GB, with the policy {best.policy}",
-        fix=f"smaller pictures or fewer at once: {largest.name} has {largest.activations / 1e9:.2f} GB of activations"
+        got=f"{gb(available)} for engines, beside {RESERVE / 1e9:.1f} GB for the driver and CUDA's context",
+        expected=f"a card of at least {gb(best.least + RESERVE)}, with the policy {best.policy}",
+        fix=f"smaller pictures or fewer at once: {largest.name} has {gb(largest.activations)} of activations"
         + ("; or another --memory" if wanted else ""),
     )
 

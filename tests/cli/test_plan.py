@@ -54,6 +54,24 @@ def test_options_change_the_plan(sdxl_trt: Command) -> None:
     assert plan("--memory", "swap")["policy"] == "swap"
 
 
+def test_the_report_is_written_beside_the_plan(sdxl_trt: Command, tmp_path: Path) -> None:
+    outcome = sdxl_trt("plan", "--gpu", "rtx3060", "--no-guidance", "--steps", 1, "--report", "new/plan.html", "--json")
+    assert (outcome.status, outcome.json["report"]) == (0, "new/plan.html")
+    page = Path("new/plan.html").read_text(encoding="utf-8")
+    assert f'value="{outcome.json["peak"]}"' in page
+    for option, value in {
+        "--guidance": "no",
+        "--steps": "1",
+        "--batch": "1 (default)",
+        "--refiner": "not given",
+    }.items():
+        assert f"<dt>{option}</dt><dd>{value}</dd>" in page
+    assert [path.name for path in Path("new").iterdir()] == ["plan.html"]
+    assert sdxl_trt("plan", "--gpu", "rtx3060", "--report", "plan.html").out.endswith("\nplan.html\n")
+    outcome = sdxl_trt("plan", "--gpu", "rtx3060", "--report", "plan.html/plan.html")
+    assert (outcome.status, "cannot write" in outcome.err) == (1, True)
+
+
 def test_what_a_gpu_cannot_do_is_said(sdxl_trt: Command) -> None:
     assert "! TensorRT for RTX builds no fp32 matrix product for SM 7.5" in sdxl_trt("plan", "--gpu", "rtx2080ti").out
     assert sdxl_trt("plan", "--gpu", "rtx3060", "--json").json["limits"] == []
