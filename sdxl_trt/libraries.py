@@ -33,7 +33,7 @@ def require(module: str, purpose: str) -> Any:
         if getattr(found, "__file__", "") is None:
             raise ImportError(f"of {module} only empty folders are left")
         return found
-    except (ImportError, OSError) as error:  # OSError: the bindings are here, their library is not
+    except Exception as error:  # an installation that is broken raises what it likes
         raise FlavourUnavailable(
             f"{module} cannot be imported",
             got=str(error),

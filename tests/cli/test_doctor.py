@@ -12,6 +12,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import tensorrt_rtx
+import torch  # noqa: F401  before its own import of CUDA would meet the recording
 from manifests import make_manifest, make_target
 from recording_driver import RecordingDriver
 
@@ -153,6 +154,18 @@ def test_libraries_that_are_broken_or_old(sdxl_trt: Command, monkeypatch: pytest
     assert states["tensorrt"] == states["tensorrt-rtx"] == "broken"
     assert "libnvinfer.so.none" in report["libraries"]["tensorrt"]["error"]["got"]
     assert fixes(report) == ["pip install 'sdxl-trt[tensorrt]'", "pip install --upgrade 'sdxl-trt[tensorrt-rtx]'"]
+
+
+def test_what_exports_may_be_broken_in_any_way(
+    sdxl_trt: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "onnx_ir.py").write_text("raise AttributeError('half of it is gone')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("onnx_ir", "sdxl_trt.export.run"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    outcome = sdxl_trt("doctor", "--json")
+    assert outcome.json["export"]["error"]["got"] == "half of it is gone"
+    assert (outcome.status, fixes(outcome.json)) == (1, ["pip install 'sdxl-trt[export]'"])
 
 
 def test_two_onnxruntimes_are_a_problem(sdxl_trt: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
