@@ -105,6 +105,11 @@ class Conditioner:
         for encoder in self._own:
             encoder.warm_up()
 
+    def forget(self) -> None:
+        """Encode every prompt anew from now on, as if it had never been seen."""
+        for encoder in self._encoders:
+            encoder.forget()
+
     def add(self, inversion: Inversion) -> None:
         """Let a word stand for its vectors in every prompt from now on, in text encoders that are not another's.
 

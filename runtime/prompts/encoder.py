@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,23 @@ from sdxl_trt.runtime.prompts.attention import BREAK, parse_attention
 from sdxl_trt.runtime.prompts.chunks import Chunk, Chunker
 from sdxl_trt.runtime.prompts.editing import refuse_editing
 from sdxl_trt.runtime.prompts.emphasis import INTERPOLATE, KEEP_MEAN, OFF, emphasise
+from sdxl_trt.runtime.recent import Recent
 from sdxl_trt.runtime.tokenizer import Tokenizer, check_text
 from sdxl_trt.spec import TextEncoderSpec
 
 _ROWS = 2
 """Chunks in a call: what every profile takes."""
 
+KEPT = 64
+"""Calls whose outputs are kept, the layers that were read alone: 40 MB for full-size SDXL's encoders in float16."""
+
 Encoded = tuple[NDArray[Any], NDArray[Any]]
 """Hidden states and pooled output."""
+
+_Ids = tuple[int, ...]
+"""Of a chunk."""
+_Outputs = dict[_Ids, tuple[dict[int, NDArray[Any]], NDArray[Any]]]
+"""Of chunks: hidden states [tokens, C] by layer, and pooled output [P]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,9 +49,13 @@ class TextEncoder:
 
 
 class PromptEncoder:
-    """A text encoder that runs, and the words it was taught.
+    """A text encoder that runs, the words it was taught, and what it gave for the last prompts.
 
-    The vectors of a textual inversion have ids from the end of the vocabulary on.
+    The vectors of a textual inversion have ids from the end of the vocabulary on. Each has its ids for good, so what
+    is kept by ids stays true when more words come.
+
+    What is kept is whole calls: chunks that run together may differ from chunks that run alone in their last bits, and
+    a request gives the same whatever came before it.
     """
 
     def __init__(self, encoder: TextEncoder, device: Device) -> None:
@@ -51,6 +65,11 @@ class PromptEncoder:
         self._words: dict[str, tuple[int, ...]] = {}
         self._pattern = re.compile(r"(?!)")  # any of the words; at first, nothing
         self.empty = Chunker(self.spec, None).finish()[0]
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing of what prompts gave so far."""
+        self._kept = Recent[tuple[tuple[_Ids, ...], tuple[int, ...]], _Outputs](KEPT)
 
     def warm_up(self) -> None:
         """Prepare every number of chunks in a call for good, and run each once."""
@@ -111,7 +130,7 @@ class PromptEncoder:
         """
         interpolate = weighting == INTERPOLATE
         chunks = [chunk for parts, _ in prompts for chunk in parts] + [self.empty] * interpolate
-        outputs = self._outputs(list(dict.fromkeys(chunk.ids for chunk in chunks)))
+        outputs = self._outputs(dict.fromkeys(chunk.ids for chunk in chunks), {layer for _, layer in prompts})
 
         def weighted(chunk: Chunk, layer: int) -> NDArray[Any]:
             base = outputs[self.empty.ids][0][layer] if interpolate else None
@@ -123,23 +142,29 @@ class PromptEncoder:
             for parts, layer in prompts
         ]
 
-    def _outputs(self, unique: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Encoded]:
-        """Hidden states of all layers [layers, tokens, C] and pooled output [P], by the ids of a chunk."""
-        outputs: dict[tuple[int, ...], Encoded] = {}
-        for start in range(0, len(unique), _ROWS):
-            rows = unique[start : start + _ROWS]
-            outputs |= zip(rows, self._run(np.array(rows, np.int32)), strict=True)
+    def _outputs(self, unique: Iterable[_Ids], layers: Iterable[int]) -> _Outputs:
+        """What chunks give, each given once; the encoder runs for calls that are not kept."""
+        outputs, read = _Outputs(), tuple(sorted(layers))
+        chunks = list(unique)
+        for start in range(0, len(chunks), _ROWS):
+            rows = tuple(chunks[start : start + _ROWS])
+            outputs |= self._kept.get((rows, read), functools.partial(self._run, rows, read))
         return outputs
 
-    def _run(self, ids: NDArray[np.int32]) -> Iterator[Encoded]:
-        """One call on ids [rows, tokens]."""
+    def _run(self, rows: Sequence[_Ids], layers: Iterable[int]) -> _Outputs:
+        """One call."""
+        ids = np.array(rows, np.int32)
         dtype, vocabulary = self.encoder.engine.inputs["embeddings"].dtype, self.spec.vocabulary
         taught = ids >= vocabulary
         embeddings = self.encoder.embeddings[np.where(taught, 0, ids)].astype(dtype)
         embeddings[taught] = self._vectors[ids[taught] - vocabulary]
         pool_index = np.array([self.encoder.tokenizer.pool_index(row) for row in ids], np.int32)
         outputs = self._call({"rows": len(ids)}, embeddings=embeddings, pool_index=pool_index)
-        yield from ((outputs["hidden"][:, row], outputs["pooled"][row]) for row in range(len(ids)))
+        hidden, pooled = outputs["hidden"], outputs["pooled"]
+        return {
+            each: ({layer: hidden[layer, row].copy() for layer in layers}, pooled[row].copy())
+            for row, each in enumerate(rows)
+        }
 
     def _ids(self, text: str) -> Iterator[tuple[int, ...]]:
         """The tokens of a text one by one, those of a taught word together."""

@@ -84,6 +84,7 @@ class Stages:
             RunError: an engine failed, or gave NaN or infinity.
         """
         expert, marks = self._expert, self._marks
+        expert.condition.forget()  # each call is timed as the first of its prompt
         marks.host.clear()
         marks.timer.mark(self._stream)
         settings = resolve(self._request, expert.model, expert.profile)
