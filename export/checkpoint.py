@@ -130,6 +130,7 @@ def _model_spec(path: Path, parts: Parts, content: str) -> ModelSpec:
                 force_upcast=bool(vae.get("force_upcast", True)),
                 latents_mean=tuple(map(float, vae.get("latents_mean") or ())),
                 latents_std=tuple(map(float, vae.get("latents_std") or ())),
+                sample_size=int(vae.get("sample_size") or 1024),
             ),
             zero_negative=bool(parts.index.get("force_zeros_for_empty_prompt", True)),
             scheduler=parts.scheduler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,8 @@ class Plan:
             refined: a refiner goes on with the results.
         """
         settings, expert = self.settings, self.expert
-        starter = Starter(expert.model, settings.given, expert.vae.moments, self.table, refined=refined)
+        encode = functools.partial(expert.vae.moments, tile=settings.vae_tile)
+        starter = Starter(expert.model, settings.given, encode, self.table, refined=refined)
         return [
             self.slot(
                 source, starter.start(index, source, settings.latent_shape, None if noise is None else noise[index])

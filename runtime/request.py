@@ -80,6 +80,13 @@ class Request:
     """Grey keeps in part. Else the mask is cut at the middle, as diffusers does."""
     mask_padding: int | None = None
     """Work on the mask and so many pixels round it alone, at the full size; the result is put back into the picture."""
+    vae_tiling: str = "auto"
+    """'auto': the VAE has pictures in tiles where its engines do not take them whole; 'on': wherever they are larger
+    than a tile; 'off': never. On the processor tiles take less memory; TensorRT's engines always have what the largest
+    shape takes that they were built for, so that there it is `sdxl-trt build --vae-tile` that saves it."""
+    vae_tile: int | None = None
+    """Edge of tiles in pixels, a multiple of 32; None: the size that the VAE was trained on, or the largest its engines
+    take."""
     original_size: Pair | None = None
     target_size: Pair | None = None
     crop_top_left: Pair = (0, 0)
@@ -149,6 +156,8 @@ class Resolved:
     strength: float | None
     denoising_start: float | None
     denoising_end: float | None
+    vae_tile: int | None
+    """Edge of the VAE's tiles in pixels; None: it has pictures whole."""
     micro: MicroConditions
     negative_micro: MicroConditions
     guidance_embedded: bool

@@ -28,6 +28,7 @@ from sdxl_trt.runtime.prompts.emphasis import check_weighting
 from sdxl_trt.runtime.prompts.layers import check_clip_skip
 from sdxl_trt.runtime.request import MicroConditions, Request, Resolved
 from sdxl_trt.runtime.samplers import Preset, SamplerOptions, choose_preset
+from sdxl_trt.runtime.tiling import choose_tile
 from sdxl_trt.spec import LATENT_SCALE, ModelSpec, Profile
 from sdxl_trt.spec.graphs import LATENT_CHANNELS
 
@@ -96,6 +97,7 @@ def resolve(request: Request, model: ModelSpec, profile: Profile, *, images: int
         strength=_strength(request, given),
         denoising_start=request.denoising_start,
         denoising_end=request.denoising_end,
+        vae_tile=choose_tile(request.vae_tiling, request.vae_tile, size, model.vae, profile),
         micro=micro,
         negative_micro=negative_micro,
         guidance_embedded=bool(model.unet.guidance_embedding),

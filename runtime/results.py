@@ -63,7 +63,7 @@ def decode(vae: Vae, latents: NDArray[np.float32], settings: Resolved, progress:
     paste = settings.given and settings.given.paste
     pictures = []
     for index, each in enumerate(latents):
-        decoded = vae.decode(each)
+        decoded = vae.decode(each, settings.vae_tile)
         check_finite(decoded, "decoding", settings)
         picture = Image.fromarray(to_pixels(decoded))
         pictures.append(paste(picture) if paste else picture)

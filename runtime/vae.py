@@ -11,6 +11,7 @@ from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.engine import Axes, Caller, Engine
 from sdxl_trt.runtime.images.latents import scale_latents
 from sdxl_trt.runtime.images.preview import SDXL_FACTORS, PreviewFactors, colour_chart, fit_factors
+from sdxl_trt.runtime.tiling import Tiling, choose_tile
 from sdxl_trt.spec import LATENT_SCALE, Profile, VaeSpec
 from sdxl_trt.spec.graphs import LATENT_CHANNELS
 
@@ -39,26 +40,41 @@ class Vae:
         self._encode: Caller | None = None
         self._factors: PreviewFactors | None = None
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(self, latents: NDArray[np.float32], tile: int | None = None) -> NDArray[np.float32]:
         """Latents [4, h, w] as the UNet has them to pixels [3, 8·h, 8·w], about −1 to 1.
+
+        Args:
+            latents: of one picture.
+            tile: edge of tiles in pixels; None: all at once.
 
         Raises:
             RunError: the engine failed.
         """
-        outputs = self._decode(_axes(*latents.shape[1:]), latents=latents[None])
-        image: NDArray[np.float32] = outputs["image"][0]
-        return image
 
-    def moments(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(part: NDArray[np.float32]) -> NDArray[np.float32]:
+            image: NDArray[np.float32] = self._decode(_axes(*part.shape[1:]), latents=part[None])["image"][0]
+            return image
+
+        return self._tiling(tile).apply(run, latents, read=1, written=LATENT_SCALE) if tile else run(latents)
+
+    def moments(self, pixels: NDArray[np.float32], tile: int | None = None) -> NDArray[np.float32]:
         """Pixels [3, H, W], −1 to 1, to means and logarithms of variances [8, h, w] of the VAE's own latents.
+
+        Args:
+            pixels: of one picture.
+            tile: edge of tiles in pixels; None: all at once.
 
         Raises:
             BundleError: the encoder cannot be opened.
             RunError: the engine failed.
         """
-        axes = _axes(*(edge // LATENT_SCALE for edge in pixels.shape[1:]))
-        moments: NDArray[np.float32] = self._encoder()(axes, image=pixels[None])["moments"][0]
-        return moments
+
+        def run(part: NDArray[np.float32]) -> NDArray[np.float32]:
+            axes = _axes(*(edge // LATENT_SCALE for edge in part.shape[1:]))
+            moments: NDArray[np.float32] = self._encoder()(axes, image=part[None])["moments"][0]
+            return moments
+
+        return self._tiling(tile).apply(run, pixels, read=LATENT_SCALE, written=1) if tile else run(pixels)
 
     def warm_up(self, height: int, width: int) -> None:
         """Prepare decoding and encoding for a size of latents for good, and run each once.
@@ -67,8 +83,16 @@ class Vae:
             BundleError: the encoder cannot be opened.
             RunError: an engine failed.
         """
+        size = (width * LATENT_SCALE, height * LATENT_SCALE)
+        tile = choose_tile("auto", None, size, self._spec, self._profile)
+        shapes = self._tiling(tile).shapes(height, width) if tile else {(height, width)}
         for call in (self._decode, self._encoder()):
-            call.warm_up(_axes(height, width))
+            for shape in sorted(shapes):
+                call.warm_up(_axes(*shape))
+
+    def _tiling(self, tile: int) -> Tiling:
+        height, width = (self._profile.axis(name, "vae_decoder").min for name in ("height", "width"))
+        return Tiling(edge=tile // LATENT_SCALE, least=(height, width))
 
     def _encoder(self) -> Caller:
         if self._encode is None:
@@ -80,8 +104,8 @@ class Vae:
         if self._spec.scaling_factor == SDXL_SCALING and not self._spec.latents_std:
             return SDXL_FACTORS
         if self._factors is None:
-            edges = (self._profile.width, self._profile.height)
-            width, height = (min(_CHART, edge.max * LATENT_SCALE) for edge in edges)
+            edges = (self._profile.axis(name, "vae_encoder").scaled(LATENT_SCALE) for name in ("width", "height"))
+            width, height = (min(_CHART, edge.max) for edge in edges)
             means = self.moments(colour_chart((width, height)))[:LATENT_CHANNELS]
             latents = scale_latents(means, self._spec)
             self._factors = fit_factors(latents[None], self.decode(latents)[None])

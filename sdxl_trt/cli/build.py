@@ -135,6 +135,9 @@ def _check_pair(model: str, refiner: str, vae: Path | None, progress: Progress) 
 )
 @click.option("--refiner", metavar="MODEL", help="A refiner for the same bundle; what both have alike is stored once.")
 @VAE
+@click.option(
+    "--vae-tile", type=int, metavar="N", help="Most pixels of an edge that the VAE takes at once; more go in tiles."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle folder.  [default: the data folder]")
 @json_option
 def build_command(
@@ -147,6 +150,7 @@ def build_command(
     chunks: int,
     refiner: str | None,
     vae: Path | None,
+    vae_tile: int | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -161,7 +165,7 @@ def build_command(
     from sdxl_trt.engines.flavours import check_buildable
     from sdxl_trt.engines.targets import resolve_targets
 
-    make_profile((1024, 1024), size, sizes, batch, chunks)  # refuses what cannot be before minutes of work
+    make_profile((1024, 1024), size, sizes, batch, chunks, vae_tile)  # refuses what cannot be before minutes of work
     if output:
         check_writable(output / "bundle.json")
     requests = resolve_targets(gpus, flavour)
@@ -174,31 +178,39 @@ def build_command(
             _check_pair(model, refiner, vae, progress)
         export, index = export_graphs(model, None, precisions, progress, vae=vae)
         second = export_graphs(refiner, None, precisions, progress, vae=vae)[0] if refiner else None
-        profile = make_profile(index.model.native_size, size, sizes, batch, chunks)
+        profile = make_profile(index.model.native_size, size, sizes, batch, chunks, vae_tile)
         bundle = output or bundles_folder() / f"{index.model.name}-{index.model.content[:8]}"
         manifest = build(export, bundle, requests, profile=profile, refiner=second, progress=progress)
     _report(bundle, manifest, time.monotonic() - started, as_json)
 
 
-def make_profile(native: Size, size: Size | None, sizes: str | None, batch: int, chunks: int) -> Profile:
+def make_profile(
+    native: Size, size: Size | None, sizes: str | None, batch: int, chunks: int, vae_tile: int | None = None
+) -> Profile:
     """The profile of the size options; best at the model's own size where that is in the range.
 
     Raises:
-        UsageError: sizes that cannot be read, are no multiples of 8 or out of order; or a batch out of range.
+        UsageError: sizes that cannot be read, are no multiples of 8 or out of order; or a batch or tile out of range.
     """
+    smallest, best, largest = _sizes(native, size, sizes)
+    return Profile.make(smallest=smallest, best=best, largest=largest, batch=batch, chunks=chunks, vae_tile=vae_tile)
+
+
+def _sizes(native: Size, size: Size | None, sizes: str | None) -> tuple[Size, Size, Size]:
+    """The smallest, the best and the largest."""
     if size and sizes:
         raise UsageError("give --size or --sizes, not both", fix="--sizes 512x512..1536x1536")
     if size:
-        return Profile.make(smallest=size, best=size, largest=size, batch=batch, chunks=chunks)
+        return size, size, size
     if sizes is None:
         smallest, largest = ((native[0] * n // 16 * 8, native[1] * n // 16 * 8) for n in (1, 3))
-        return Profile.make(smallest=smallest, best=native, largest=largest, batch=batch, chunks=chunks)
+        return smallest, native, largest
     least, separator, most = sizes.partition("..")
     if not separator:
         raise UsageError("--sizes cannot be read", got=sizes, expected="MIN..MAX", fix="--sizes 512x512..1536x1536")
     low, high = parse_size(least), parse_size(most)
     best = (min(max(native[0], low[0]), high[0]), min(max(native[1], low[1]), high[1]))
-    return Profile.make(smallest=low, best=best, largest=high, batch=batch, chunks=chunks)
+    return low, best, high
 
 
 def _report(bundle: Path, manifest: Manifest, seconds: float, as_json: bool) -> None:

@@ -73,6 +73,9 @@ def _show_target(target: Target) -> None:
     low, high = (f"{getattr(profile.width, e) * 8}x{getattr(profile.height, e) * 8}" for e in ("min", "max"))
     click.echo(f"\n{target.name}: {target.flavour} {target.flavour_version}, {target.processor}, {target.precision}")
     click.echo(f"  sizes {low} to {high}, up to {profile.slots.max} pictures at once")
+    if profile.vae_tile:
+        edge = profile.vae_tile * 8
+        click.echo(f"  the VAE takes up to {edge}x{edge} at once, and larger pictures in tiles")
     click.echo(f"  {'accepted: ran and agreed with its reference' if target.accepted else 'built: never run yet'}")
     models = {entry.file for entry in target.engines.values()}
     for name, engine in target.all_engines():

@@ -32,6 +32,17 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def vae_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of tiles."""
+    tiling = "auto: the VAE has in tiles what its engines do not take whole; on: what is larger than a tile; or off."
+    for option in (
+        click.option("--vae-tile", type=int, metavar="N", help="Edge of tiles in pixels.  [default: the VAE's own]"),
+        click.option("--vae-tiling", default="auto", show_default=True, metavar="HOW", help=tiling),
+    ):
+        command = option(command)
+    return command
+
+
 def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of the sampler, over what the checkpoint says."""
     for option in (
@@ -74,4 +85,5 @@ def picture_settings(settings: Resolved, request: dict[str, Any]) -> dict[str, A
         "Soft inpainting": True if request["mask_soft"] else None,
         "Inpaint area": None if padding is None else "Only masked",
         "Masked area padding": padding,
+        "VAE tile": settings.vae_tile,
     }

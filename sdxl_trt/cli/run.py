@@ -12,7 +12,7 @@ import click
 
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.devices import device_options, load_maker
-from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options
+from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options, vae_options
 from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
@@ -77,6 +77,7 @@ SIZE, CORNER = SizeType(), CornerType()
 @sampler_options
 @image_options
 @refiner_options
+@vae_options
 @click.option("--original-size", type=SIZE, help="Size conditioning.  [default: the size]")
 @click.option("--target-size", type=SIZE, help="Size conditioning.  [default: the size]")
 @click.option("--crop-top-left", type=CORNER, default="0,0", help="Crop conditioning.")

@@ -55,6 +55,8 @@ class VaeSpec:
     """The VAE overflows in fp16, so its graphs stay in fp32 (attention alone in fp16)."""
     latents_mean: tuple[float, ...] = ()
     latents_std: tuple[float, ...] = ()
+    sample_size: int = 1024
+    """Edge in pixels of the pictures that it was trained on; of its tiles, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,9 @@ from sdxl_trt.errors import UnsupportedSize, UsageError
 LATENT_SCALE = 8
 """Pixels per latent element, in each direction."""
 
+TILE_MULTIPLE = 4 * LATENT_SCALE
+"""Of the edge in pixels of the VAE's tiles: they overlap by a quarter, which is whole latent elements."""
+
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
@@ -30,6 +33,10 @@ class Range:
         """The range of a value `factor` times as large."""
         return Range(min=self.min * factor, opt=self.opt * factor, max=self.max * factor)
 
+    def limited(self, most: int) -> Range:
+        """The range with no value over `most`."""
+        return Range(min=min(self.min, most), opt=min(self.opt, most), max=min(self.max, most))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
@@ -40,22 +47,41 @@ class Profile:
     slots: Range
     """Images in flight."""
     tokens: Range
+    vae_tile: int | None = None
+    """The most latent elements that the VAE's engines take in each direction, where that is less: larger pictures go
+    through it in tiles."""
+
+    def __post_init__(self) -> None:
+        if self.vae_tile is not None and not _is_tile(self.vae_tile * LATENT_SCALE):
+            raise ValueError(f"tiles of {self.vae_tile} latent elements cannot overlap by a quarter")
 
     @classmethod
     def make(
-        cls, *, smallest: Size, best: Size, largest: Size, batch: int, tokens: int = 77, chunks: int = 4
+        cls,
+        *,
+        smallest: Size,
+        best: Size,
+        largest: Size,
+        batch: int,
+        tokens: int = 77,
+        chunks: int = 4,
+        vae_tile: int | None = None,
     ) -> Profile:
         """A profile from sizes in pixels, (width, height), and the most images denoised at once.
 
-        `tokens` is what one text encoder call reads; a prompt may be up to `chunks` of those.
+        `tokens` is what one text encoder call reads; a prompt may be up to `chunks` of those. `vae_tile` is the most
+        pixels that the VAE's engines take in each direction; None: all that the others do.
 
         Raises:
-            UsageError: a size that is not a multiple of 8 or out of order, or a batch that is not positive.
+            UsageError: a size that is not a multiple of 8 or out of order, a batch that is not positive, or a tile that
+                is no positive multiple of 32.
         """
         if not 1 <= batch <= 64:
             raise UsageError("the batch is out of range", got=str(batch), expected="1 to 64 images", fix="--batch 4")
         for size in (smallest, best, largest):
             check_multiple(size)
+        if vae_tile is not None:
+            check_tile(vae_tile)
         try:
             width, height = (
                 Range(min=low // LATENT_SCALE, opt=opt // LATENT_SCALE, max=high // LATENT_SCALE)
@@ -73,6 +99,7 @@ class Profile:
             height=height,
             slots=Range(min=1, opt=1, max=batch),
             tokens=Range(min=tokens, opt=tokens, max=tokens * chunks),
+            vae_tile=None if vae_tile is None else vae_tile // LATENT_SCALE,
         )
 
     def axis(self, name: str, graph: str) -> Range:
@@ -84,7 +111,9 @@ class Profile:
         if name.startswith("8*"):
             return self.axis(name[2:], graph).scaled(LATENT_SCALE)
         ranges = {"slots": self.slots, "width": self.width, "height": self.height, "tokens": self.tokens}
-        return ranges[name]
+        if self.vae_tile is None or name not in ("width", "height") or not graph.startswith("vae"):
+            return ranges[name]
+        return ranges[name].limited(self.vae_tile)
 
     def check_size(self, size: Size) -> None:
         """Refuse a picture size these engines do not take.
@@ -107,6 +136,22 @@ class Profile:
             fix=f"sdxl-trt build … --sizes {format_size((new_low[0], new_low[1]))}"
             f"..{format_size((new_high[0], new_high[1]))}",
         )
+
+
+def _is_tile(edge: int) -> bool:
+    """Pixels that an edge of tiles can have."""
+    return edge > 0 and edge % TILE_MULTIPLE == 0
+
+
+def check_tile(edge: int) -> None:
+    """Refuse an edge in pixels that the VAE's tiles cannot have.
+
+    Raises:
+        UsageError: no positive multiple of 32.
+    """
+    if not _is_tile(edge):
+        expected = f"a positive multiple of {TILE_MULTIPLE} pixels"
+        raise UsageError("the VAE's tile cannot be used", got=str(edge), expected=expected, fix="--vae-tile 512")
 
 
 def check_multiple(size: Size) -> None:

@@ -55,9 +55,20 @@ def test_samplers_and_their_options(run: Callable[..., Any], sdxl_trt: Command) 
     assert not np.array_equal(np.asarray(Image.open("out.png")), karras)
 
 
+def test_tiles(run: Callable[..., Any], sdxl_trt: Command) -> None:
+    assert run().status == 0
+    assert sdxl_trt("inspect", "out.png", "--json").json["settings"]["VAE tile"] is None
+    whole = np.asarray(Image.open("out.png"))
+    assert run("--vae-tiling", "on", "--vae-tile", 64).status == 0
+    assert sdxl_trt("inspect", "out.png", "--json").json["settings"]["VAE tile"] == 64
+    assert not np.array_equal(np.asarray(Image.open("out.png")), whole)
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
+        (("--vae-tiling", "yes"), ["vae_tiling", "auto, on, off"]),
+        (("--vae-tile", "100"), ["vae_tile", "a multiple of 32 up to"]),
         (("--sampler", "eular"), ["did you mean euler?"]),
         (("--sampler", "Euler a", "--sigmas", "karras"), ["has no option sigmas", "spacing"]),
         (("--eta", "2", "--sampler", "ddim"), ["eta", "0 to 1"]),

@@ -64,6 +64,7 @@ ENGINE = "targets.0.engines.vae_decoder"
         (changed("targets.0.accepted", 1), "$.targets[0].accepted: 1 is not bool"),
         (changed("targets.0.sms", [8.6]), "$.targets[0].sms[0]: 8.6 is not int"),
         (changed("targets.0.profile.width.min", 99), "min ≤ opt ≤ max"),
+        (changed("targets.0.profile.vae_tile", 6), "overlap by a quarter"),
         (changed("targets.0.profile.slots.min", 0), "0 < min"),
         (changed("targets.1.name", "one"), "two targets have the same name"),
         (changed(f"{ENGINE}.file.sha256", "../../etc/passwd"), "is not a SHA-256"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdxl_trt.errors import UnsupportedSize, UsageError
-from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column, Profile, parse_size
+from sdxl_trt.spec import COLUMN_WIDTH, HISTORY, Column, Profile, Range, parse_size
 
 PROFILE = Profile.make(smallest=(512, 768), best=(1024, 1024), largest=(1536, 1280), batch=4)
 
@@ -22,6 +22,23 @@ def test_axes() -> None:
     assert ends("slots", "step") == (1, 1, 4)
     assert ends("slots", "vae_decoder") == (1, 1, 1)
     assert ends("tokens", "step") == (77, 77, 308)
+
+
+def test_the_vae_may_take_less() -> None:
+    profile = Profile.make(smallest=(512, 768), best=(1024, 1024), largest=(1536, 1280), batch=4, vae_tile=576)
+    for graph in ("vae_decoder", "vae_encoder"):
+        assert profile.axis("width", graph) == Range(min=64, opt=72, max=72)
+        assert profile.axis("8*height", graph) == Range(min=576, opt=576, max=576)
+        assert profile.axis("slots", graph) == PROFILE.axis("slots", graph)
+    for name in ("width", "height", "slots", "tokens"):
+        assert profile.axis(name, "step") == PROFILE.axis(name, "step")
+    profile.check_size((1536, 1280))
+
+
+@pytest.mark.parametrize("tile", [0, -32, 8, 520])
+def test_tiles_overlap_by_a_quarter(tile: int) -> None:
+    with pytest.raises(UsageError, match="multiple of 32"):
+        Profile.make(smallest=(512, 512), best=(512, 512), largest=(1024, 1024), batch=1, vae_tile=tile)
 
 
 @pytest.mark.parametrize("size", [(512, 768), (1024, 1024), (1536, 1280), (520, 776)])
