@@ -9,7 +9,7 @@ import click
 
 from sdxl_trt.errors import OutOfMemory
 from sdxl_trt.files import atomic_write
-from sdxl_trt.planning import RESERVE, Option, Refined, Request, Unguided, choose, components, published
+from sdxl_trt.planning import RESERVE, Option, Refined, Request, Tiled, Unguided, choose, components, published
 from sdxl_trt.planning.policies import LEAST_STREAMED, least_memory
 
 PATH = Path(__file__).parents[1] / "docs" / "memory.md"
@@ -66,8 +66,10 @@ CASES = (
     Case(what="1024²", edge=1024),
     Case(what="1024², four at once", edge=1024, batch=4),
     Case(what="1024², with the refiner", edge=1024, options=(Refined(base=BASE, refiner=REFINER),)),
+    Case(what="1024², VAE in tiles of 512²", edge=1024, options=(Tiled(edge=512),)),
     Case(what="1536²", edge=1536),
     Case(what="2048²", edge=2048),
+    Case(what="2048², VAE in tiles of 512²", edge=2048, options=(Tiled(edge=512),)),
 )
 
 

@@ -36,6 +36,7 @@ Size = tuple[int, int]
 @click.option("--steps", type=click.IntRange(1, 1000), default=30, show_default=True)
 @click.option("--batch", type=click.IntRange(1, 64), default=1, show_default=True, help="Pictures at once.")
 @click.option("--guidance/--no-guidance", default=True, help="Two rows a picture, or one.  [default: --guidance]")
+@click.option("--vae-tile", type=int, metavar="N", help="The VAE has larger pictures in tiles of so many pixels.")
 @click.option("--refiner", metavar="MODEL", help="Takes the last fifth of the steps.")
 @click.option(
     "--memory",
@@ -58,6 +59,7 @@ def plan_command(
     steps: int,
     batch: int,
     guidance: bool,
+    vae_tile: int | None,
     refiner: str | None,
     policy: str,
     report: Path | None,
@@ -68,7 +70,7 @@ def plan_command(
     MODEL and the refiner are published models by their hub ids, checkpoints that are here (exported once to be
     counted), bundles, or 'demo'.
     """
-    from sdxl_trt.planning import Request, Unguided, make_plan
+    from sdxl_trt.planning import Request, Tiled, Unguided, make_plan
 
     if report:
         check_writable(report)
@@ -78,7 +80,7 @@ def plan_command(
         make_plan,
         costs,
         refiner=_costs(refiner, card, refiner=True) if refiner else None,
-        options=[] if guidance else [Unguided()],
+        options=[*([] if guidance else [Unguided()]), *([] if vae_tile is None else [Tiled(edge=vae_tile)])],
     )
     request = Request(size=size or costs.model.native_size, steps=steps, batch=batch)
     plan = make(card=card, request=request, policy=None if policy == "auto" else policy)

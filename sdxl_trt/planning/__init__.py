@@ -12,7 +12,7 @@ Everything here is arithmetic on figures that are stated with their sources: it 
 """
 
 from sdxl_trt.planning.alternatives import Alternatives, alternatives
-from sdxl_trt.planning.components import Component, Option, Refined, Request, Unguided, components
+from sdxl_trt.planning.components import Component, Option, Refined, Request, Tiled, Unguided, components
 from sdxl_trt.planning.models import PUBLISHED, ModelCosts, of_bundle, of_export, published
 from sdxl_trt.planning.plan import Card, Plan, make_plan
 from sdxl_trt.planning.policies import POLICIES, RESERVE, Memory, choose, gb, policies
@@ -30,6 +30,7 @@ __all__ = [
     "Plan",
     "Refined",
     "Request",
+    "Tiled",
     "Unguided",
     "alternatives",
     "choose",

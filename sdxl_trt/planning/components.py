@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 from sdxl_trt.bundle import conflict
 from sdxl_trt.planning.models import ModelCosts
 from sdxl_trt.spec import LATENT_SCALE, Work
+from sdxl_trt.spec.profile import check_tile
 
 Size = tuple[int, int]
 
@@ -102,6 +104,33 @@ class Unguided:
         axes = request.axes(rows=request.batch, slots=request.batch)
         return tuple(
             each if each.graph.startswith("vae") else dataclasses.replace(each, axes=axes) for each in components
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiled:
+    """The VAE has pictures in tiles that overlap by a quarter.
+
+    Raises:
+        UsageError: no edge that they can have.
+    """
+
+    edge: int
+    """In pixels."""
+
+    def __post_init__(self) -> None:
+        check_tile(self.edge)
+
+    def __call__(self, components: Components, request: Request) -> Components:
+        """More calls, of no more than a tile. Those at the edges of the picture, which are less, count as whole."""
+        if max(request.size) <= self.edge:
+            return components
+        width, height = (min(edge, self.edge) for edge in request.size)
+        axes = dataclasses.replace(request, size=(width, height)).axes(rows=1, slots=1)
+        tiles = math.prod(math.ceil(edge / (self.edge * 3 // 4)) for edge in request.size)
+        return tuple(
+            dataclasses.replace(each, axes=axes, calls=each.calls * tiles) if each.graph.startswith("vae") else each
+            for each in components
         )
 
 

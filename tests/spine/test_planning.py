@@ -20,6 +20,7 @@ from sdxl_trt.planning import (
     ModelCosts,
     Refined,
     Request,
+    Tiled,
     Unguided,
     choose,
     components,
@@ -83,8 +84,9 @@ REQUESTS = st.builds(
     steps=st.integers(1, 100),
     batch=st.integers(1, 8),
 )
-OPTIONS: list[list[Unguided | Refined]] = [[], [Unguided()], [Refined(base=BASE, refiner=REFINER)]]
+OPTIONS: list[list[Unguided | Refined | Tiled]] = [[], [Unguided()], [Refined(base=BASE, refiner=REFINER)]]
 OPTIONS.append([OPTIONS[2][0], OPTIONS[1][0]])
+OPTIONS.append([Tiled(edge=512)])
 NUMBERS = st.integers(0, len(OPTIONS) - 1)
 BYTES = st.integers(0, 80 * 10**9)
 
@@ -144,6 +146,27 @@ def test_guidance_doubles_the_rows() -> None:
         "vae_decoder": 1,
         "vae_encoder": 0,
     }
+
+
+def test_tiles_of_the_vae_take_less_memory_and_more_work() -> None:
+    large = Request(size=(2048, 1024), steps=30, batch=2)
+    whole, tiled, small = (
+        {each.name: each for each in components(BASE, request, options)}
+        for request, options in (
+            (large, []),
+            (large, [Tiled(edge=1024)]),
+            (Request(size=(1024, 1024), steps=30, batch=2), [Tiled(edge=1024)]),
+        )
+    )
+    assert {name: each.calls for name, each in tiled.items() if name.startswith("vae")} == {
+        "vae_decoder": 2 * 3 * 2,
+        "vae_encoder": 0,
+    }
+    assert tiled["vae_decoder"].activations == small["vae_decoder"].activations < whole["vae_decoder"].activations
+    assert small["vae_decoder"].calls == whole["vae_decoder"].calls == 2
+    assert tiled["step"] == whole["step"]
+    with pytest.raises(UsageError, match="multiple of 32"):
+        Tiled(edge=1000)
 
 
 def test_a_refiner_adds_what_it_has_of_its_own() -> None:
