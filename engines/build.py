@@ -150,7 +150,15 @@ class _Work:
         else:
             file, weights = self._plan(request, spec, report), ()
         work = self._graph_work(request, spec)
-        entry = EngineEntry(key=key, file=file, weights=weights, inputs=spec.inputs, outputs=spec.outputs, work=work)
+        entry = EngineEntry(
+            key=key,
+            file=file,
+            weights=weights,
+            inputs=spec.inputs,
+            outputs=spec.outputs,
+            work=work,
+            streams=request.streams(spec.name),
+        )
         self.existing.record(entry)
         report(STEPS, STEPS)
         return entry
@@ -164,7 +172,7 @@ class _Work:
             weights={location: self.source.index.weights[location].content.sha256 for location in entry.weights},
             flavour=request.flavour.name,
             flavour_version=version,
-            flags=request.flavour.flags,
+            flags=request.flags(spec.name),
             sms=request.sms,
             processor=request.processor,
             precision=request.flavour.precision,

@@ -7,10 +7,10 @@ TensorRT 10.13 or later (load_initializer), or TensorRT for RTX 1.7.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sdxl_trt.engines.flavours import Flavour, library
+from sdxl_trt.engines.flavours import library
 from sdxl_trt.engines.hooks import Report, Sink, plan_writer, progress_monitor
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
@@ -40,7 +40,7 @@ def compile_plan(
         _parse(parser, model, source)
         if spec.name.startswith("vae"):
             _allow_unfused_attention(trt, network)
-        config = _config(trt, builder, request)
+        config = _config(trt, builder, request, spec.name)
         config.add_optimization_profile(_optimization_profile(builder, spec, profile))
         _build(trt, builder, network, config, sink, report)
 
@@ -116,9 +116,9 @@ def _allow_unfused_attention(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _config(trt: Any, builder: Any, request: TargetRequest) -> Any:
+def _config(trt: Any, builder: Any, request: TargetRequest, graph: str) -> Any:
     config = builder.create_builder_config()
-    set_flags(trt, config, request.flavour)
+    set_flags(trt, config, request.flags(graph))
     if request.flavour.sms is not None:
         config.num_compute_capabilities = len(request.sms)
         for index, sm in enumerate(request.sms):
@@ -127,9 +127,9 @@ def _config(trt: Any, builder: Any, request: TargetRequest) -> Any:
     return config
 
 
-def set_flags(trt: Any, config: Any, flavour: Flavour) -> None:
-    """Set and clear the flavour's builder flags."""
-    for flag in flavour.flags:
+def set_flags(trt: Any, config: Any, flags: Iterable[str]) -> None:
+    """Set and clear builder flags, which are named as in `Flavour.flags`."""
+    for flag in flags:
         change = config.set_flag if flag[0] == "+" else config.clear_flag
         change(getattr(trt.BuilderFlag, flag[1:]))
 

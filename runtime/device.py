@@ -119,6 +119,9 @@ class Device(Protocol):
     def capture(self, work: Work, stream: Stream) -> Work:
         """Record what `work` puts on the stream, without running it; what is returned runs it, as often as called."""
 
+    def trim(self) -> None:
+        """Wait for what runs, and give back the memory that nobody holds any more, scratch memory of engines too."""
+
     def close(self) -> None:
         """Wait for what runs and release everything; buffers and recordings must not be used afterwards."""
 
@@ -202,6 +205,9 @@ class HostDevice:
     def capture(self, work: Work, stream: Stream) -> Work:  # noqa: ARG002
         """The work as it is."""
         return work
+
+    def trim(self) -> None:
+        """Nothing: arrays go when nobody holds them."""
 
     def close(self) -> None:
         """Nothing: arrays go when nobody holds them."""

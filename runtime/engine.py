@@ -50,6 +50,13 @@ class Engine(Protocol):
     def outputs(self) -> Mapping[str, TensorSpec]:
         """By name."""
 
+    def use(self, kept: Recent[Any, Any]) -> None:
+        """Be open from now on, before anything is allocated to run it with.
+
+        Args:
+            kept: has all bindings and buffers of whoever asks; is cleared before the engine makes room for another.
+        """
+
     def bind(self, buffers: Mapping[str, Buffer]) -> Binding:
         """Put a buffer behind every input and output; shapes of the run are those of the buffers.
 
@@ -58,6 +65,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the graph and its weights, whoever still holds this object. No binding may be left."""
+
+
+class AlwaysOpen:
+    """An engine that makes room for no other."""
+
+    def use(self, kept: Recent[Any, Any]) -> None:
+        """It is open until `close`."""
 
 
 SHAPES = 4
@@ -99,6 +113,7 @@ class Caller:
         self(axes)
 
     def _prepare(self, axes: Axes) -> tuple[dict[str, Buffer], Work]:
+        self._engine.use(self._prepared)
         buffers = allocate(self._engine, self._device, axes)
         return buffers, record(self._engine.bind(buffers), self._device, self._stream)
 

@@ -86,6 +86,8 @@ class Expert:
         Raises:
             RunError: the engine failed.
         """
+        if teller.calls and self.loaded.memory.swaps:
+            self.vae.preview_factors()  # between steps it would take the place of the loop
         _, height, width = requests[0].noise.shape
         key, make = self._loop(len(requests), height, width, len(requests[0].prompt.text))
         loop = self._loops.get(key, make)
@@ -129,6 +131,7 @@ class Expert:
         slots = most if self._device.captures else min(images, most)
 
         def make() -> Loop:
+            self.loaded.step.use(self._loops)
             axes = {"slots": slots, "height": height, "width": width, "tokens": tokens}
             return self._make_loop(self.loaded.step, self._device, **axes)
 

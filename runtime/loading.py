@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,12 +16,14 @@ from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Target, read_manifest
 from sdxl_trt.errors import BundleError, UsageError
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.cuda.arenas import ArenaName
-from sdxl_trt.runtime.device import Device
+from sdxl_trt.runtime.device import Device, HostDevice
 from sdxl_trt.runtime.engine import Engine
 from sdxl_trt.runtime.host import target_for_host
 from sdxl_trt.runtime.ort import OrtEngine
 from sdxl_trt.runtime.ort_cuda import CudaOrtEngine
+from sdxl_trt.runtime.policy import Policy, check_policy, decide
 from sdxl_trt.runtime.prompts.encoder import TextEncoder
+from sdxl_trt.runtime.swapping import SwappedEngine, Turns
 from sdxl_trt.runtime.tokenizer import Tokenizer
 from sdxl_trt.runtime.trt import LIBRARIES, TrtEngine
 from sdxl_trt.spec import ModelSpec, TextEncoderSpec, graph_spec
@@ -39,11 +42,20 @@ class Loaded:
     decoder: Engine
     open_encoder: Callable[[], Engine]
     """Opens the VAE's encoder, which only pictures from pictures need."""
+    memory: Policy
+    """Where weights are while others are needed."""
     refiner: Loaded | None = None
     """Of the same bundle. Engines and text encoders that both models have alike are the same objects."""
 
 
-def load(bundle: Path, *, threads: int | None = None, refiner: bool = True, device: Device | None = None) -> Loaded:
+def load(
+    bundle: Path,
+    *,
+    threads: int | None = None,
+    refiner: bool = True,
+    device: Device | None = None,
+    memory: str = "resident",
+) -> Loaded:
     """Open the target of a bundle that fits this host.
 
     Args:
@@ -51,22 +63,26 @@ def load(bundle: Path, *, threads: int | None = None, refiner: bool = True, devi
         threads: that one engine may use on the processor; as many as this process may run on when not given.
         refiner: open the bundle's refiner too, where there is one.
         device: where engines shall run; the processor when not given.
+        memory: what engines do while others run; see `sdxl_trt.runtime.policy`.
 
     Raises:
-        UsageError: `threads` is not positive.
+        UsageError: `threads` is not positive; there is no such policy, or this target cannot do it.
         NoTargetForHost: nothing in it runs here.
         BundleError: it is damaged, hostile or of an unknown version.
         FlavourUnavailable: the library that its engines need cannot use the GPU.
-        OutOfMemory: the GPU has too little memory.
+        OutOfMemory: the GPU has too little memory, or by all estimates will have.
     """
+    check_policy(memory)
     if threads is not None and threads < 1:
         raise UsageError("threads cannot be used", got=str(threads), expected="at least 1", fix="leave it out")
     manifest = read_manifest(bundle)
     target = target_for_host(manifest, bundle, device)
     second = manifest.refiner if refiner and target.refiner else None
+    policy = decide(memory, target, (manifest.model, second.model if second else None), device)
     # Hashing a file and optimising a graph leave Python's lock; a GPU is for one thread at a time.
     with ThreadPoolExecutor(1 if isinstance(device, CudaDevice) else None) as pool:
-        opener = _Opener(store=BlobStore(bundle), target=target, threads=threads, device=device, pool=pool)
+        source = _Source(store=BlobStore(bundle), target=target, threads=threads, device=device, memory=policy)
+        opener = _Opener(source=source, pool=pool, turns=Turns(device or HostDevice()))
         try:
             loaded = opener.open(manifest.model, manifest.files, target.engines)
             if second is None:
@@ -78,31 +94,52 @@ def load(bundle: Path, *, threads: int | None = None, refiner: bool = True, devi
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Opener:
-    """Opens models of one target. What has the same files is opened once."""
+class _Source:
+    """Opens engines of one target."""
 
     store: BlobStore
     target: Target
     threads: int | None
     device: Device | None
+    memory: Policy
+
+    def open_engine(self, entry: EngineEntry, name: str) -> Engine:
+        """An engine, open."""
+        if not isinstance(self.device, CudaDevice):
+            return OrtEngine(self.store, entry, name, threads=self.threads)
+        if self.target.flavour in LIBRARIES:
+            arena: ArenaName = "loop" if name == "step" else "side"
+            streams = name == "step" and self.memory.streams
+            return TrtEngine(self.store, self.target, entry, name, self.device, arena, streams=streams)
+        return CudaOrtEngine(self.store, entry, name, self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opener:
+    """Opens models of one target. What has the same files is opened once."""
+
+    source: _Source
     pool: ThreadPoolExecutor
+    turns: Turns
     engines: dict[tuple[Blob, ...], Future[Engine]] = field(default_factory=dict)
     encoders: dict[tuple[Any, ...], TextEncoder] = field(default_factory=dict)
 
     def open(self, model: ModelSpec, files: Mapping[str, Blob], entries: Mapping[str, EngineEntry]) -> Loaded:
         """A model, the largest engines first."""
         names = ("step", "vae_decoder", *(encoder.name for encoder in model.text_encoders))
-        checked = {name: _entry(model, self.target, entries, name) for name in (*names, "vae_encoder")}
+        target = self.source.target
+        checked = {name: _entry(model, target, entries, name) for name in (*names, "vae_encoder")}
         engines = {name: self._engine(checked[name], name) for name in names}
         encoders = tuple(self._encoder(files, spec, engines[spec.name]) for spec in model.text_encoders)
         encoder = checked["vae_encoder"]
         return Loaded(
             model=model,
-            target=self.target,
+            target=target,
+            memory=self.source.memory,
             encoders=encoders,
             step=engines["step"].result(),
             decoder=engines["vae_decoder"].result(),
-            open_encoder=lambda: self._open_engine(encoder, "vae_encoder"),
+            open_encoder=self._how_to_open(encoder, "vae_encoder"),
         )
 
     def close(self) -> None:
@@ -115,16 +152,15 @@ class _Opener:
     def _engine(self, entry: EngineEntry, name: str) -> Future[Engine]:
         key = (entry.file, *entry.weights)
         if key not in self.engines:
-            self.engines[key] = self.pool.submit(self._open_engine, entry, name)
+            self.engines[key] = self.pool.submit(self._how_to_open(entry, name))
         return self.engines[key]
 
-    def _open_engine(self, entry: EngineEntry, name: str) -> Engine:
-        if not isinstance(self.device, CudaDevice):
-            return OrtEngine(self.store, entry, name, threads=self.threads)
-        if self.target.flavour in LIBRARIES:
-            arena: ArenaName = "loop" if name == "step" else "side"
-            return TrtEngine(self.store, self.target, entry, name, self.device, arena)
-        return CudaOrtEngine(self.store, entry, name, self.device)
+    def _how_to_open(self, entry: EngineEntry, name: str) -> Callable[[], Engine]:
+        """What opens an engine; where engines are swapped, what makes one that opens when it is used."""
+        open_now = functools.partial(self.source.open_engine, entry, name)
+        if self.source.memory.swaps:
+            return functools.partial(SwappedEngine, entry, name, self.turns, open_now)
+        return open_now
 
     def _encoder(self, files: Mapping[str, Blob], spec: TextEncoderSpec, engine: Future[Engine]) -> TextEncoder:
         names = [f"{spec.name}/{file}" for file in ("tokenizer.json", "token_embedding.npy")]
@@ -135,7 +171,7 @@ class _Opener:
                 )
         key = (spec, engine, *(files[name] for name in names))
         if key not in self.encoders:
-            tokenizer, embeddings = (self.store.verify(files[name], name) for name in names)
+            tokenizer, embeddings = (self.source.store.verify(files[name], name) for name in names)
             self.encoders[key] = TextEncoder(
                 spec=spec,
                 tokenizer=Tokenizer(tokenizer.read_bytes(), spec),

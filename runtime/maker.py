@@ -14,6 +14,7 @@ from sdxl_trt.bundle import Target
 from sdxl_trt.errors import UsageError
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
+from sdxl_trt.runtime.policy import Policy
 from sdxl_trt.runtime.prompts.embeds import PromptEmbeds
 from sdxl_trt.runtime.prompts.emphasis import OFF
 from sdxl_trt.runtime.request import Request
@@ -33,6 +34,8 @@ class Maker(ABC):
     """Of the bundle."""
     target: Target
     """What runs of it here."""
+    memory: Policy
+    """Where weights are while others are needed; on several devices, on the first of them."""
     refiner: ModelSpec | None
     """The bundle's second model, where there is one and it was opened."""
 
@@ -69,6 +72,7 @@ class Maker(ABC):
 
         Each is bound, compiled, recorded and run once, guided and not, and stays prepared until `close`: shapes that
         are warmed up do not count among the few that are kept otherwise. What they take of memory is the limit.
+        Where engines are swapped, they stay only until another engine is needed; what was compiled is kept in files.
 
         Args:
             sizes: (width, height) in pixels.

@@ -10,7 +10,7 @@ from typing import Any
 from sdxl_trt.bundle import BlobStore, EngineEntry
 from sdxl_trt.errors import BundleError, RunError
 from sdxl_trt.runtime.device import Buffer, Stream
-from sdxl_trt.runtime.engine import check_signature
+from sdxl_trt.runtime.engine import AlwaysOpen, check_signature
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -26,7 +26,7 @@ Larger ones stay mapped: full-size SDXL's would take 12 GB more, and save a tent
 """
 
 
-class OrtEngine:
+class OrtEngine(AlwaysOpen):
     """One graph in an onnxruntime session.
 
     Args:

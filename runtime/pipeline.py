@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_trt.demo_bundle import demo_bundle
+from sdxl_trt.policies import AUTO
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Prompt
@@ -46,6 +47,7 @@ class Pipeline(Maker):
 
     def __init__(self, loaded: Loaded, device: Device) -> None:
         self.model, self.target = loaded.model, loaded.target
+        self.memory = loaded.memory
         self.refiner = loaded.refiner.model if loaded.refiner else None
         base = Expert(loaded, device)
         refiner = Expert(loaded.refiner, device, base) if loaded.refiner else None
@@ -55,7 +57,13 @@ class Pipeline(Maker):
 
     @classmethod
     def load(
-        cls, bundle: str | Path, *, device: str = "cpu", threads: int | None = None, refiner: bool = True
+        cls,
+        bundle: str | Path,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        refiner: bool = True,
+        memory: str = AUTO,
     ) -> Pipeline:
         """Open a bundle for this host.
 
@@ -64,18 +72,22 @@ class Pipeline(Maker):
             device: 'cpu', 'cuda' or 'cuda:1'.
             threads: that one engine may use on the processor; as many as this process may run on when not given.
             refiner: open the bundle's refiner too, where there is one.
+            memory: 'resident': all engines stay open; 'swap': one is open at a time, the files of the others in the
+                system's cache; 'stream': so too, and the UNet's weights pass through what memory is left; 'auto': the
+                first of these that fits the GPU's free memory, by estimate. What was taken is in `memory`.
 
         Raises:
-            UsageError: `threads` is not positive, or there is no such kind of device.
+            UsageError: `threads` is not positive; there is no such kind of device or such a policy, or these engines
+                cannot do it.
             NoTargetForHost: nothing in it runs here; says why.
             BundleError: it is damaged, hostile or of an unknown version.
             FlavourUnavailable: the GPU, or a library that the engines need on it, is missing.
-            OutOfMemory: the GPU has too little memory.
+            OutOfMemory: the GPU has too little memory, or by all estimates will have.
         """
         folder = demo_bundle() if bundle == "demo" else Path(bundle)
         opened = open_device(device)
         try:
-            return cls(load(folder, threads=threads, refiner=refiner, device=opened), opened)
+            return cls(load(folder, threads=threads, refiner=refiner, device=opened, memory=memory), opened)
         except BaseException:
             opened.close()
             raise

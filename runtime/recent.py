@@ -37,3 +37,8 @@ class Recent(Generic[K, V]):
         if key not in self._stay:
             self._stay[key] = self._values.pop(key) if key in self._values else make()
         return self._stay[key]
+
+    def clear(self) -> None:
+        """Let all of them go, those that were to stay too."""
+        self._values.clear()
+        self._stay.clear()

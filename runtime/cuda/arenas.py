@@ -30,6 +30,11 @@ class Arenas:
         """Have at least `size` bytes in an arena from its next `block` on."""
         self._needed[name] = max(self._needed[name], size)
 
+    def clear(self) -> None:
+        """Forget blocks and reservations: engines were closed. A block goes when none of its users is left."""
+        self._blocks.clear()
+        self._needed = {"loop": 0, "side": 0}
+
     @property
     def overlap(self) -> bool:
         """Whether both arenas fit beside each other. Decided the first time that it matters, then kept."""

@@ -168,6 +168,12 @@ class CudaDevice:
         self._context.enter()
         self._context.wait_idle()
 
+    def trim(self) -> None:
+        """Wait until all streams are empty, and release what nobody holds any more, arenas too."""
+        self.wait_idle()
+        self.arenas.clear()
+        self._context.reap()
+
     def timer(self, marks: int) -> CudaTimer:
         """A timer for so many marks between two looks at them."""
         self._context.enter()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sdxl_trt.demo_bundle import demo_bundle
 from sdxl_trt.errors import UsageError
+from sdxl_trt.policies import AUTO
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.fleet.messages import About, Call, Opening
@@ -38,11 +39,17 @@ class Fleet(Maker):
 
     def __init__(self, workers: list[Worker], about: About) -> None:
         self._workers, self._lock = workers, threading.Lock()
-        self.model, self.target, self.refiner = about.model, about.target, about.refiner
+        self.model, self.target, self.refiner, self.memory = about.model, about.target, about.refiner, about.memory
 
     @classmethod
     def load(
-        cls, bundle: str | Path, devices: Sequence[str], *, threads: int | None = None, refiner: bool = True
+        cls,
+        bundle: str | Path,
+        devices: Sequence[str],
+        *,
+        threads: int | None = None,
+        refiner: bool = True,
+        memory: str = AUTO,
     ) -> Fleet:
         """Open a bundle on each of these devices.
 
@@ -52,6 +59,7 @@ class Fleet(Maker):
             threads: that one engine may use on the processor; when not given, those that this process may run on are
                 divided.
             refiner: open the bundle's refiner too, where there is one.
+            memory: as of `Pipeline.load`; 'auto' is decided for each device.
 
         Raises:
             UsageError: no devices, a GPU twice, no such device, or `threads` is not positive.
@@ -60,9 +68,9 @@ class Fleet(Maker):
         """
         share = max(1, len(os.sched_getaffinity(0)) // max(1, _check(devices).count(None)))
         folder = demo_bundle() if bundle == "demo" else Path(bundle)
+        each = share if threads is None else threads
         openings = [
-            Opening(bundle=folder, device=device, threads=share if threads is None else threads, refiner=refiner)
-            for device in devices
+            Opening(bundle=folder, device=device, threads=each, refiner=refiner, memory=memory) for device in devices
         ]
         workers = list[Worker]()
         try:

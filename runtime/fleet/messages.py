@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sdxl_trt.bundle import Target
 from sdxl_trt.runtime.images.preview import PreviewFactors
+from sdxl_trt.runtime.policy import Policy
 from sdxl_trt.runtime.steps import Step
 from sdxl_trt.spec import ModelSpec
 
@@ -23,6 +24,7 @@ class Opening:
     device: str
     threads: int | None
     refiner: bool
+    memory: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class About:
     model: ModelSpec
     target: Target
     refiner: ModelSpec | None
+    memory: Policy
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

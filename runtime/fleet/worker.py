@@ -85,10 +85,14 @@ def main(descriptor: int) -> None:
 
     def load() -> About:
         pipeline = Pipeline.load(
-            opening.bundle, device=opening.device, threads=opening.threads, refiner=opening.refiner
+            opening.bundle,
+            device=opening.device,
+            threads=opening.threads,
+            refiner=opening.refiner,
+            memory=opening.memory,
         )
         pipelines.append(pipeline)
-        return About(model=pipeline.model, target=pipeline.target, refiner=pipeline.refiner)
+        return About(model=pipeline.model, target=pipeline.target, refiner=pipeline.refiner, memory=pipeline.memory)
 
     line.answer(load)
     for pipeline in pipelines:

@@ -44,11 +44,10 @@ class TrtBinding:
         self._set_tensors(context)
         self.enqueue(stream)
         device.wait_idle()
-        if engine.kernels is None:
-            self.capturable = True
-        else:
+        self.capturable = not engine.streams
+        if engine.kernels is not None:
             engine.kernels.save()
-            self.capturable = rtx.capturable(context, stream.handle)
+            self.capturable &= rtx.capturable(context, stream.handle)
 
     def enqueue(self, stream: Stream) -> None:
         """Put one run on the stream.

@@ -17,16 +17,17 @@ from sdxl_trt.libraries import error_log, require
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.cuda.arenas import ArenaName
 from sdxl_trt.runtime.device import Buffer
-from sdxl_trt.runtime.engine import check_signature
+from sdxl_trt.runtime.engine import AlwaysOpen, check_signature
 from sdxl_trt.runtime.trt import rtx
 from sdxl_trt.runtime.trt.binding import TrtBinding
 from sdxl_trt.runtime.trt.library import LIBRARIES, refused
 from sdxl_trt.runtime.trt.reader import stream_reader
+from sdxl_trt.runtime.trt.streaming import place_weights
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32"}
 
 
-class TrtEngine:
+class TrtEngine(AlwaysOpen):
     """One plan of a target, its weights on the GPU. For the device's thread.
 
     Args:
@@ -36,6 +37,7 @@ class TrtEngine:
         name: of the graph.
         device: where it runs.
         arena: whose memory it works in; no two engines of an arena run at the same time.
+        streams: its weights pass through what memory is left (see `streaming`), and it is not recorded.
 
     Raises:
         FlavourUnavailable: the library is not installed.
@@ -45,10 +47,18 @@ class TrtEngine:
     """
 
     def __init__(
-        self, store: BlobStore, target: Target, entry: EngineEntry, name: str, device: CudaDevice, arena: ArenaName
+        self,
+        store: BlobStore,
+        target: Target,
+        entry: EngineEntry,
+        name: str,
+        device: CudaDevice,
+        arena: ArenaName,
+        *,
+        streams: bool = False,
     ) -> None:
         library = LIBRARIES[target.flavour]
-        self.name, self.device, self.arena = name, device, arena
+        self.name, self.device, self.arena, self.streams = name, device, arena, streams
         self.inputs = {tensor.name: tensor for tensor in entry.inputs}
         self.outputs = {tensor.name: tensor for tensor in entry.outputs}
         device.make_current()
@@ -59,7 +69,8 @@ class TrtEngine:
         for what, expected, mode in (("inputs", entry.inputs, "INPUT"), ("outputs", entry.outputs, "OUTPUT")):
             signature = _signature(trt, self.cuda_engine, getattr(trt.TensorIOMode, mode))
             check_signature(f"the {what} of {name}", expected, signature)
-        self.weights = device.lend(self.cuda_engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE))
+        elsewhere = place_weights(self.cuda_engine, name, device, self.log, streams=streams)
+        self.weights = device.lend(self.cuda_engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE) - elsewhere)
         device.arenas.reserve(arena, self.cuda_engine.device_memory_size_v2)
         self.config = config = self.cuda_engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)

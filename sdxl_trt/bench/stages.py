@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sdxl_trt.progress import silent
 from sdxl_trt.runtime.cuda import CudaDevice
@@ -22,6 +23,7 @@ from sdxl_trt.runtime.expert import Expert
 from sdxl_trt.runtime.loading import Loaded
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.plans import make_plan
+from sdxl_trt.runtime.recent import Recent
 from sdxl_trt.runtime.request import Request
 from sdxl_trt.runtime.resolving import resolve
 from sdxl_trt.runtime.results import decode
@@ -147,6 +149,10 @@ class _TimedEngine:
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
         self.seconds = 0.0
         self._engine = engine
+
+    def use(self, kept: Recent[Any, Any]) -> None:
+        """As the engine's."""
+        self._engine.use(kept)
 
     def bind(self, buffers: Mapping[str, Buffer]) -> _TimedBinding:
         """As the engine's."""

@@ -46,6 +46,9 @@ class BlobStore:
     def __init__(self, bundle: Path) -> None:
         self.bundle = bundle
         self.folder = bundle / "blobs" / "sha256"
+        self.digests = dict[Blob, list[bytes]]()
+        """SHA-256 of each chunk of blobs that were checked (see `sdxl_trt.bundle.checked`)."""
+        self._verified = dict[Blob, tuple[int, ...]]()
 
     def path(self, blob: Blob) -> Path:
         """Where the blob lies, checked or not."""
@@ -60,7 +63,7 @@ class BlobStore:
         return stat.S_ISREG(found.st_mode) and found.st_size == blob.bytes
 
     def verify(self, blob: Blob, what: str) -> Path:
-        """Check a blob from end to end, and return its path.
+        """Check a blob from end to end, unless it was found sound and not written since; return its path.
 
         Raises:
             BundleError: it is missing, a link, of another size, or its bytes are not those of its hash.
@@ -68,15 +71,19 @@ class BlobStore:
         path = self.path(blob)
         try:
             with open(path, "rb", opener=no_links) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != blob.bytes:
-                    raise damaged(what, path, f"{size} bytes", f"{blob.bytes} bytes")
+                found = os.fstat(file.fileno())
+                if found.st_size != blob.bytes:
+                    raise damaged(what, path, f"{found.st_size} bytes", f"{blob.bytes} bytes")
+                state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+                if self._verified.get(blob) == state:
+                    return path
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
             raise damaged(what, path, reason, f"a file of {blob.bytes} bytes") from error
         if digest != blob.sha256:
             raise damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {blob.sha256}")
+        self._verified[blob] = state
         return path
 
     @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """A blob that is handed out piece by piece, never a byte of it unchecked, and never whole in memory.
 
 For engines, which their libraries read as they like, and which are executable code. The file is read once to check its
-hash, and the hash of each chunk is noted; when a chunk is read again to be handed out, it must still have its hash. So
-whoever writes to the file in between achieves nothing.
+hash, and the hash of each chunk is noted, in the store, for every later reading; when a chunk is read again to be
+handed out, it must still have its hash. So whoever writes to the file in between achieves nothing.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ class CheckedBlob:
             reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
             raise self._damaged(reason, f"a file of {blob.bytes} bytes") from error
         try:
-            self._digests = self._check(blob)
+            if blob not in store.digests:
+                store.digests[blob] = self._check(blob)
         except BaseException:
             self.close()
             raise
+        self._digests = store.digests[blob]
 
     def _check(self, blob: Blob) -> list[bytes]:
         size = os.fstat(self._file.fileno()).st_size

@@ -52,6 +52,8 @@ class EngineEntry:
     outputs: tuple[TensorSpec, ...]
     work: Work | None = None
     """What a run takes; not known of engines that were built before schema 3."""
+    streams: bool = False
+    """Built so that its weights may be streamed; not in manifests that were written before there was such."""
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.key):

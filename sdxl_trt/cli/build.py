@@ -134,6 +134,7 @@ def _check_pair(model: str, refiner: str, vae: Path | None, progress: Progress) 
     help="Longest prompt, in chunks of 75 tokens.",
 )
 @click.option("--refiner", metavar="MODEL", help="A refiner for the same bundle; what both have alike is stored once.")
+@click.option("--weight-streaming", is_flag=True, help="Engines for `run --memory stream`; RTX cannot record them.")
 @VAE
 @click.option(
     "--vae-tile", type=int, metavar="N", help="Most pixels of an edge that the VAE takes at once; more go in tiles."
@@ -149,6 +150,7 @@ def build_command(
     batch: int,
     chunks: int,
     refiner: str | None,
+    weight_streaming: bool,
     vae: Path | None,
     vae_tile: int | None,
     output: Path | None,
@@ -168,7 +170,7 @@ def build_command(
     make_profile((1024, 1024), size, sizes, batch, chunks, vae_tile)  # refuses what cannot be before minutes of work
     if output:
         check_writable(output / "bundle.json")
-    requests = resolve_targets(gpus, flavour)
+    requests = resolve_targets(gpus, flavour, weight_streaming=weight_streaming)
     for request in requests:
         check_buildable(request.flavour, request.sms)
     started = time.monotonic()

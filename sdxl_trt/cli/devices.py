@@ -10,6 +10,7 @@ import click
 
 from sdxl_trt.cli.bundles import open_bundle
 from sdxl_trt.errors import UsageError
+from sdxl_trt.policies import AUTO, POLICIES
 
 if TYPE_CHECKING:
     from sdxl_trt.runtime.maker import Maker
@@ -28,8 +29,15 @@ class DevicesType(click.ParamType[tuple[str, ...]]):
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of what pictures are made on: `device`, `devices` and `threads`."""
+    """The options of what pictures are made on: `device`, `devices`, `threads` and `memory`."""
     for option in (
+        click.option(
+            "--memory",
+            type=click.Choice((AUTO, *POLICIES)),
+            default=AUTO,
+            show_default=True,
+            help="All engines stay in memory; one at a time; or the UNet's weights pass through it too.",
+        ),
         click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]"),
         click.option("--devices", type=DevicesType(), help="GPUs that share the pictures, a process on each."),
         click.option("--device", help="cpu; cuda, or cuda:1 for the second GPU.  [default: cpu]"),

@@ -19,6 +19,7 @@ from sdxl_trt.cli.run import SIZE
 from sdxl_trt.errors import UsageError
 from sdxl_trt.files import atomic_write, check_writable
 from sdxl_trt.planning import gb
+from sdxl_trt.policies import AUTO, POLICIES
 from sdxl_trt.spec.profile import format_size
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ Size = tuple[int, int]
 @click.option(
     "--memory",
     "policy",
-    type=click.Choice(["auto", "resident", "swap", "stream"]),
-    default="auto",
+    type=click.Choice((AUTO, *POLICIES)),
+    default=AUTO,
     show_default=True,
     help="Where weights are meanwhile.",
 )
@@ -83,7 +84,7 @@ def plan_command(
         options=[*([] if guidance else [Unguided()]), *([] if vae_tile is None else [Tiled(edge=vae_tile)])],
     )
     request = Request(size=size or costs.model.native_size, steps=steps, batch=batch)
-    plan = make(card=card, request=request, policy=None if policy == "auto" else policy)
+    plan = make(card=card, request=request, policy=None if policy == AUTO else policy)
     if report:
         _write(report, plan, make)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Sequence
@@ -103,6 +104,7 @@ def run_command(
     device: str | None,
     devices: tuple[str, ...] | None,
     threads: int | None,
+    memory: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -114,7 +116,7 @@ def run_command(
     _check_target(target)
     request = Request(prompt=prompt, seed=_seeds(seed, images), **take_sampler_options(settings))
     maker, folder = load_maker(
-        bundle, device=device, devices=devices, threads=threads, refiner=asks_for_refiner(settings)
+        bundle, device=device, devices=devices, threads=threads, refiner=asks_for_refiner(settings), memory=memory
     )
     with maker:
         words = load_words(maker, embedding)
@@ -129,6 +131,7 @@ def run_command(
     report = {
         "bundle": str(folder),
         "target": maker.target.name,
+        "memory": dataclasses.asdict(maker.memory),
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),
         "seconds": {"load": round(loaded - started, 3), "pictures": round(finished - loaded, 3)},
@@ -136,7 +139,7 @@ def run_command(
     if as_json:
         print_json(report)
         return
-    click.echo(f"{folder} ({maker.target.name})", err=True)
+    click.echo(f"{folder} ({maker.target.name})\nmemory: {maker.memory}", err=True)
     for file, own_seed in zip(files, result.seeds, strict=True):
         click.echo(f"{file}  seed {own_seed}")
 

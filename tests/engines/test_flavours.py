@@ -94,5 +94,5 @@ def test_flags_are_set_and_cleared() -> None:
     config = tensorrt_rtx.Builder(log).create_builder_config()
     flag = tensorrt_rtx.BuilderFlag
     assert (config.get_flag(flag.TF32), config.get_flag(flag.REQUIRE_USER_ALLOCATION)) == (True, False)
-    trt.set_flags(tensorrt_rtx, config, FLAVOURS["tensorrt-rtx"])
+    trt.set_flags(tensorrt_rtx, config, FLAVOURS["tensorrt-rtx"].flags)
     assert (config.get_flag(flag.TF32), config.get_flag(flag.REQUIRE_USER_ALLOCATION)) == (False, True)

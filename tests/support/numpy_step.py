@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdxl_trt.runtime.device import Buffer, Stream
+from sdxl_trt.runtime.engine import AlwaysOpen
 from sdxl_trt.runtime.slots import Conditioning
 from sdxl_trt.spec import HISTORY, Column, ModelSpec, graph_spec
 
@@ -34,7 +35,7 @@ def advance(z: Array, column: Array, output: Array, noise: Array) -> tuple[Array
     return new, column[Column.x0_input] * sample + column[Column.x0_output] * output
 
 
-class NumpyStep:
+class NumpyStep(AlwaysOpen):
     """A step engine of `toy_model`'s widths, which also remembers what it was asked to run."""
 
     name = "step"
