@@ -71,3 +71,23 @@ def test_ctrl_c_leaves_no_process_and_no_file(demo_bundle: Path, tmp_path: Path)
     assert process.returncode == 130
     assert list(tmp_path.iterdir()) == []
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_memory_policies_are_told(sdxl_trt: Command, demo_bundle: Path) -> None:
+    settings = ("--bundle", demo_bundle, "--seed", 7, "--steps", 2, "--threads", 1)
+    stay = sdxl_trt("run", "a red circle", *settings, "-o", "stay.png")
+    swap = sdxl_trt("run", "a red circle", *settings, "-o", "swap.png", "--memory", "swap", "--json")
+    assert (stay.status, swap.status) == (0, 0), swap
+    assert "memory: resident (on the processor)" in stay.err
+    assert swap.json["memory"] == {"policy": "swap", "why": "asked for", "free": None, "peak": None}
+    assert Path("stay.png").read_bytes() == Path("swap.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("memory", "message"), [("swop", "'swop' is not one of"), ("stream", "cannot be streamed here")]
+)
+def test_memory_policies_that_cannot_be_used(sdxl_trt: Command, demo_bundle: Path, memory: str, message: str) -> None:
+    outcome = sdxl_trt("run", "", "--bundle", demo_bundle, "--memory", memory)
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert list(Path().glob("*")) == []

@@ -55,6 +55,22 @@ def test_flavour_that_cannot_serve_a_gpu_is_refused(gpus: list[str], flavour: st
     assert caught.value.fix.split(",")[0].removeprefix("--flavour ") in caught.value.expected
 
 
+def test_weight_streaming_changes_the_flags_of_steps_alone() -> None:
+    rtx, trt = resolve_targets(["rtx3060", "h100"], weight_streaming=True)
+    assert rtx.flags("step") == ("-TF32", "+WEIGHT_STREAMING")  # excludes REQUIRE_USER_ALLOCATION
+    assert rtx.flags("vae_decoder") == ("-TF32", "+REQUIRE_USER_ALLOCATION")
+    assert trt.flags("step") == ("-TF32", "+WEIGHT_STREAMING")
+    assert (trt.streams("step"), trt.streams("vae_decoder")) == (True, False)
+    assert not resolve_targets(["h100"])[0].streams("step")
+
+
+@pytest.mark.parametrize(("gpu", "flavour"), [("cpu", None), ("h200", "onnxruntime-cuda")])
+def test_weight_streaming_that_a_flavour_lacks_is_refused(gpu: str, flavour: str | None) -> None:
+    with pytest.raises(UsageError, match="has no weight streaming") as caught:
+        resolve_targets([gpu], flavour, weight_streaming=True)
+    assert caught.value.expected == "tensorrt or tensorrt-rtx"
+
+
 def test_unknown_names() -> None:
     with pytest.raises(UnknownName, match="did you mean rtx4090"):
         resolve_targets(["rtx4091"])

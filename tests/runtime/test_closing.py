@@ -30,14 +30,14 @@ CALLS: dict[str, Callable[[Pipeline], Any]] = {
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Engine]]:
     """Engines that are opened from now on."""
     engines: list[weakref.ref[Engine]] = []
-    open_engine = loading._Opener._open_engine
+    open_engine = loading._Source.open_engine
 
     def watched(self: Any, entry: Any, name: str) -> Engine:
         engine = open_engine(self, entry, name)
         engines.append(weakref.ref(engine))
         return engine
 
-    monkeypatch.setattr(loading._Opener, "_open_engine", watched)
+    monkeypatch.setattr(loading._Source, "open_engine", watched)
     return engines
 
 

@@ -50,7 +50,7 @@ def uses(*sources: str) -> set[str]:
     return found
 
 
-SHARED = sorted(uses("engine.py", "binding.py", "reader.py"))
+SHARED = sorted(uses("engine.py", "binding.py", "reader.py", "streaming.py"))
 ALONE = sorted(uses("rtx.py"))
 
 

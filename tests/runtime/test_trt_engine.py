@@ -5,8 +5,6 @@ The libraries' enumerations are real; that the real calls exist is in test_trt_a
 
 from __future__ import annotations
 
-import dataclasses
-import platform
 import sys
 import weakref
 from pathlib import Path
@@ -15,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorrt_rtx as real
-from recording_driver import RecordingDriver
-from recording_tensorrt import WEIGHTS, FakeTensorRT, make_plan
+from recording_tensorrt import WEIGHTS, make_plan
+from trt_bench import TENSORS, Bench, values
 
-from sdxl_trt.bundle import BlobStore, EngineEntry, Target
 from sdxl_trt.bundle.checked import CHUNK
 from sdxl_trt.errors import (
     BundleError,
@@ -28,71 +25,14 @@ from sdxl_trt.errors import (
     RunError,
     UnsupportedSize,
 )
-from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.engine import SHAPES, Caller, allocate, record
-from sdxl_trt.runtime.trt import LIBRARIES, TrtEngine
-from sdxl_trt.spec import Profile, TensorSpec
-
-VERSION = "1.2.3.4"
-INPUTS = (
-    TensorSpec(name="x", dtype="float32", shape=("slots", 3)),
-    TensorSpec(name="half", dtype="float16", shape=("slots", 2)),
-)
-OUTPUTS = (
-    TensorSpec(name="y", dtype="float32", shape=("slots", 3)),
-    TensorSpec(name="z", dtype="float16", shape=("slots", 2)),
-)
-TENSORS: dict[str, Any] = {
-    "x": {"dtype": "FLOAT", "shape": [-1, 3], "profile": [[1, 3], [2, 3], [8, 3]]},
-    "half": {"dtype": "HALF", "shape": [-1, 2], "profile": [[1, 2], [2, 2], [8, 2]]},
-    "y": {"dtype": "FLOAT", "shape": [-1, 3]},
-    "z": {"dtype": "HALF", "shape": [-1, 2]},
-}
-Engines = Any
+from sdxl_trt.runtime.trt import LIBRARIES
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sdxl-trt" / "kernels"
-
-
-class Bench:
-    """A bundle with one engine, a device, and the library."""
-
-    def __init__(self, folder: Path, flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.driver = RecordingDriver(late=True)
-        self.trt = FakeTensorRT(LIBRARIES[flavour].module, VERSION, self.driver)
-        monkeypatch.setitem(sys.modules, LIBRARIES[flavour].module, self.trt)
-        self.store, self.flavour = BlobStore(folder), flavour
-        self.new_process()
-        self.write(make_plan(TENSORS))
-
-    def new_process(self) -> None:
-        self.device = CudaDevice(driver=self.driver)
-
-    def write(self, plan: bytes) -> None:
-        with self.store.lock():
-            self.blob = self.store.put_bytes(plan)
-
-    def target(self, **changes: Any) -> Target:
-        entry = EngineEntry(key="0" * 64, file=self.blob, inputs=INPUTS, outputs=OUTPUTS)
-        target = Target(
-            name="gpu",
-            flavour=self.flavour,
-            flavour_version=VERSION,
-            sms=(89,),
-            processor=platform.machine(),
-            precision="float16",
-            profile=Profile.make(smallest=(64, 64), best=(64, 64), largest=(64, 64), batch=1),
-            accepted=False,
-            engines={"small": entry},
-        )
-        return dataclasses.replace(target, **changes)
-
-    def open(self, **changes: Any) -> TrtEngine:
-        target = self.target(**changes)
-        return TrtEngine(self.store, target, target.engines["small"], "small", self.device, "side")
 
 
 @pytest.fixture(params=sorted(LIBRARIES))
@@ -103,14 +43,6 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path / "bundle", "tensorrt-rtx", monkeypatch)
-
-
-def values(slots: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(slots)
-    return {
-        "x": rng.standard_normal((slots, 3), np.float32),
-        "half": rng.standard_normal((slots, 2), np.float32).astype(np.float16),
-    }
 
 
 def test_an_engine_runs_recorded_at_any_shape_it_has(bench: Bench) -> None:

@@ -8,6 +8,7 @@ the recording driver's streams. Like TensorRT it reads a plan in pieces, and say
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,8 @@ MAGIC = b"plan"
 HEADER = 64
 WEIGHTS = 12_345
 """Bytes that each engine has."""
+SCRATCH, PASSING = 4096, 1024
+"""Bytes that it works in, and more where weights are streamed."""
 ENUMERATIONS = (
     "DataType",
     "DynamicShapesKernelSpecializationStrategy",
@@ -80,7 +83,7 @@ class Runtime:
         size = int.from_bytes(read[4:12], "little")
         reader.seek(HEADER, real.SeekPosition.SET)
         body = self._read(reader, size)
-        if len(body) < size:
+        if len(read) < HEADER or len(body) < size:
             self.log.log(real.ILogger.ERROR, "the plan ends early")
             return None
         return CudaEngine(self.trt, self.log, json.loads(body))
@@ -93,10 +96,32 @@ class Runtime:
 
 
 class CudaEngine:
-    device_memory_size_v2 = 4096
-
     def __init__(self, trt: FakeTensorRT, log: Any, tensors: dict[str, Any]) -> None:
         self.trt, self.log, self.tensors = trt, log, tensors
+        self.budget = 0
+        weakref.finalize(self, trt.calls.append, "~ICudaEngine")
+
+    @property
+    def streamable_weights_size(self) -> int:
+        return int(self.trt.say.get("streamable_weights_size", 0))
+
+    @property
+    def weight_streaming_budget_v2(self) -> int:
+        return self.budget
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, size: int) -> None:
+        self.trt.calls.append(f"weight_streaming_budget_v2 = {size}")
+        if "create_execution_context" in self.trt.calls or not 0 <= size <= self.streamable_weights_size:
+            raise Misuse(f"a budget of {size} bytes, or too late")
+        if "weight_streaming_budget_v2" in self.trt.say:
+            self.log.log(real.ILogger.ERROR, self.trt.message)
+            return
+        self.budget = size
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return SCRATCH if self.budget == self.streamable_weights_size else SCRATCH + PASSING
 
     def get_engine_stat(self, stat: Any) -> int:
         assert stat == real.EngineStat.TOTAL_WEIGHTS_SIZE
