@@ -25,7 +25,7 @@ from sdxl_trt.runtime.policy import Policy, check_policy, decide
 from sdxl_trt.runtime.prompts.encoder import TextEncoder
 from sdxl_trt.runtime.swapping import SwappedEngine, Turns
 from sdxl_trt.runtime.tokenizer import Tokenizer
-from sdxl_trt.runtime.trt import LIBRARIES, TrtEngine
+from sdxl_trt.runtime.trt import LIBRARIES, Parked, ParkingEngine, TrtEngine
 from sdxl_trt.spec import ModelSpec, TextEncoderSpec, graph_spec
 
 _REBUILD = "build the bundle again with this version of sdxl-trt"
@@ -103,15 +103,33 @@ class _Source:
     device: Device | None
     memory: Policy
 
+    def opener(self, entry: EngineEntry, name: str) -> Callable[[], Engine]:
+        """What opens an engine, and where engines are swapped opens it again and again."""
+        if isinstance(self.device, CudaDevice) and self._parks(name):
+            arguments = (self.store, self.target, entry, name, self.device, _arena(name))
+            return Parked(functools.partial(ParkingEngine, *arguments))
+        return functools.partial(self.open_engine, entry, name)
+
     def open_engine(self, entry: EngineEntry, name: str) -> Engine:
         """An engine, open."""
         if not isinstance(self.device, CudaDevice):
             return OrtEngine(self.store, entry, name, threads=self.threads)
         if self.target.flavour in LIBRARIES:
-            arena: ArenaName = "loop" if name == "step" else "side"
-            streams = name == "step" and self.memory.streams
-            return TrtEngine(self.store, self.target, entry, name, self.device, arena, streams=streams)
+            streams = self._streams(name)
+            return TrtEngine(self.store, self.target, entry, name, self.device, _arena(name), streams=streams)
         return CudaOrtEngine(self.store, entry, name, self.device)
+
+    def _streams(self, name: str) -> bool:
+        return name == "step" and self.memory.streams
+
+    def _parks(self, name: str) -> bool:
+        library = LIBRARIES.get(self.target.flavour)
+        return library is not None and library.finishes_engines and self.memory.swaps and not self._streams(name)
+
+
+def _arena(name: str) -> ArenaName:
+    """Where an engine works: what runs in the loop, and what may run beside it."""
+    return "loop" if name == "step" else "side"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +175,7 @@ class _Opener:
 
     def _how_to_open(self, entry: EngineEntry, name: str) -> Callable[[], Engine]:
         """What opens an engine; where engines are swapped, what makes one that opens when it is used."""
-        open_now = functools.partial(self.source.open_engine, entry, name)
+        open_now = self.source.opener(entry, name)
         if self.source.memory.swaps:
             return functools.partial(SwappedEngine, entry, name, self.turns, open_now)
         return open_now

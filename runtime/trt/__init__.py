@@ -2,5 +2,6 @@
 
 from sdxl_trt.runtime.trt.engine import TrtEngine
 from sdxl_trt.runtime.trt.library import LIBRARIES
+from sdxl_trt.runtime.trt.parking import Parked, ParkingEngine
 
-__all__ = ["LIBRARIES", "TrtEngine"]
+__all__ = ["LIBRARIES", "Parked", "ParkingEngine", "TrtEngine"]

@@ -46,6 +46,9 @@ class TrtEngine(AlwaysOpen):
         OutOfMemory: the weights do not fit on the GPU.
     """
 
+    deferred = False
+    """Its weights come after the plan."""
+
     def __init__(
         self,
         store: BlobStore,
@@ -62,20 +65,30 @@ class TrtEngine(AlwaysOpen):
         self.inputs = {tensor.name: tensor for tensor in entry.inputs}
         self.outputs = {tensor.name: tensor for tensor in entry.outputs}
         device.make_current()
-        trt = require(library.module, f"run {target.flavour} engines")
+        self.trt = trt = require(library.module, f"run {target.flavour} engines")
         _check_host(trt, target, name, device)
         self.log = error_log(trt)  # TensorRT keeps a bare pointer to it: it outlives the engine
         self.cuda_engine = _open(trt, store, entry, self, checks_plans=library.finishes_engines)
         for what, expected, mode in (("inputs", entry.inputs, "INPUT"), ("outputs", entry.outputs, "OUTPUT")):
             signature = _signature(trt, self.cuda_engine, getattr(trt.TensorIOMode, mode))
             check_signature(f"the {what} of {name}", expected, signature)
-        elsewhere = place_weights(self.cuda_engine, name, device, self.log, streams=streams)
-        self.weights = device.lend(self.cuda_engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE) - elsewhere)
-        device.arenas.reserve(arena, self.cuda_engine.device_memory_size_v2)
+        if not self.deferred:
+            self.settle()
         self.config = config = self.cuda_engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         sha256 = entry.file.sha256
         self.kernels = rtx.KernelCache(trt, config, sha256, device) if library.finishes_engines else None
+
+    def new_runtime(self) -> Any:
+        """What deserialises the plan."""
+        return self.trt.Runtime(self.log)
+
+    def settle(self) -> None:
+        """Have the weights where they shall be, and memory to work in."""
+        trt, cuda_engine, device = self.trt, self.cuda_engine, self.device
+        elsewhere = place_weights(cuda_engine, self.name, device, self.log, streams=self.streams)
+        self.weights = device.lend(cuda_engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE) - elsewhere)
+        device.arenas.reserve(self.arena, cuda_engine.device_memory_size_v2)
 
     def bind(self, buffers: Mapping[str, Buffer]) -> TrtBinding:
         """Put a buffer on the GPU behind every input and output, and run once: later runs compile and allocate nothing.
@@ -108,7 +121,7 @@ def _open(trt: Any, store: BlobStore, entry: EngineEntry, engine: TrtEngine, *, 
     """The plan, deserialised."""
     what = f"the engine {engine.name}"
     with CheckedBlob(store, entry.file, what) as plan:
-        runtime = trt.Runtime(engine.log)
+        runtime = engine.new_runtime()
         if checks_plans:
             rtx.check_plan(trt, runtime, plan, what)
         engine.log.errors.clear()

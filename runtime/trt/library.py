@@ -20,7 +20,8 @@ class Library:
     """Its Python module."""
     finishes_engines: bool
     """Compiles kernels when an engine is loaded, and so has a cache of them, a check of plans before they are read,
-    and an answer to whether an engine can be recorded (`runtime/trt/rtx.py`)."""
+    an answer to whether an engine can be recorded (`runtime/trt/rtx.py`), and a way to keep an engine without its
+    weights (`runtime/trt/parking.py`)."""
 
 
 LIBRARIES = {

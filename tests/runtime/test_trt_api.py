@@ -51,7 +51,7 @@ def uses(*sources: str) -> set[str]:
 
 
 SHARED = sorted(uses("engine.py", "binding.py", "reader.py", "streaming.py"))
-ALONE = sorted(uses("rtx.py"))
+ALONE = sorted(uses("rtx.py", "parking.py"))
 
 
 def has(module: ModuleType, name: str) -> bool:

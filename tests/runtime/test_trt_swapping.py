@@ -6,6 +6,7 @@ The library records its calls; its properties exist in the real ones (test_trt_a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from recording_driver import RecordingDriver
 from recording_tensorrt import PASSING, SCRATCH, WEIGHTS
 from trt_bench import Bench, values
 
-from sdxl_trt.bundle import EngineEntry, checked
+from sdxl_trt.bundle import checked
 from sdxl_trt.errors import BundleError, OutOfMemory, RunError
 from sdxl_trt.runtime.cuda.arenas import SPARE
-from sdxl_trt.runtime.engine import Caller
+from sdxl_trt.runtime.engine import Caller, Engine
 from sdxl_trt.runtime.swapping import SwappedEngine, Turns
 from sdxl_trt.runtime.trt import LIBRARIES
 
@@ -31,11 +32,19 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return Bench(tmp_path / "bundle", request.param, monkeypatch)
 
 
-def take_turns(bench: Bench, count: int) -> list[Caller]:
-    """Callers of so many engines, of which one is open."""
+def take_turns(bench: Bench, *openers: Callable[[], Engine]) -> list[Caller]:
+    """Callers of two engines, or of what these open; one is open at a time."""
     turns = Turns(bench.device)
-    entries: list[EngineEntry] = [bench.target().engines["small"] for _ in range(count)]
-    return [Caller(SwappedEngine(entry, "small", turns, bench.open), bench.device) for entry in entries]
+    return [
+        Caller(SwappedEngine(bench.target().engines["small"], "small", turns, opener), bench.device)
+        for opener in openers or (bench.open, bench.open)
+    ]
+
+
+@pytest.fixture
+def rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Bench(tmp_path / "bundle", "tensorrt-rtx", monkeypatch)
 
 
 def call(bench: Bench, caller: Caller, slots: int = 2) -> list[str]:
@@ -47,7 +56,7 @@ def call(bench: Bench, caller: Caller, slots: int = 2) -> list[str]:
 
 
 def test_an_engine_is_freed_before_the_next_is_read_and_recorded_again(bench: Bench) -> None:
-    first, second = take_turns(bench, 2)
+    first, second = take_turns(bench)
     loaded = ["deserialize_cuda_engine", "create_execution_context", *2 * ["execute_async_v3"]]
     assert call(bench, first) == loaded
     assert call(bench, first) == []  # a recorded run is launched
@@ -58,7 +67,7 @@ def test_an_engine_is_freed_before_the_next_is_read_and_recorded_again(bench: Be
 
 
 def test_twenty_turns_leave_what_one_left(bench: Bench) -> None:
-    callers = take_turns(bench, 2)
+    callers = take_turns(bench)
     for caller in callers:
         call(bench, caller)
     before, use = bench.driver.live, bench.device.memory()
@@ -71,8 +80,39 @@ def test_twenty_turns_leave_what_one_left(bench: Bench) -> None:
     assert after.peak < 2 * WEIGHTS + SCRATCH  # never two at once
 
 
+def test_parked_engines_keep_all_but_their_weights(rtx: Bench) -> None:
+    first, second = take_turns(rtx, rtx.parked(), rtx.parked())
+    bound = ["create_execution_context", *2 * ["execute_async_v3"]]
+    loaded = ["load_weights_async", *bound]
+    assert call(rtx, first) == ["deserialize_cuda_engine", *loaded]
+    assert call(rtx, second) == ["unload_weights", "deserialize_cuda_engine", *loaded]
+    compiled = rtx.trt.calls.count("compile")
+    for caller in (first, second, first):
+        assert call(rtx, caller) == ["unload_weights", *loaded]  # recorded again: addresses may have changed
+        assert "compile" not in rtx.trt.calls
+    assert compiled == 0  # the first engine's kernels were in the file
+    before, use = rtx.driver.live, rtx.device.memory()
+    for caller in 10 * [second, first]:
+        call(rtx, caller)
+    after = rtx.device.memory()
+    assert (rtx.driver.live, after.allocated, after.peak) == (before, use.allocated, use.peak)
+    assert after.peak < 2 * WEIGHTS + SCRATCH  # never the weights of both
+
+
+def test_parked_weights_that_do_not_come(rtx: Bench) -> None:
+    first, second = take_turns(rtx, rtx.parked(), rtx.parked())
+    call(rtx, first)
+    rtx.trt.say["load_weights_async"], rtx.trt.message = False, "Error Code 2: OutOfMemory"
+    for caller in (second, first):
+        with pytest.raises(OutOfMemory, match="the engine small cannot load its weights"):
+            call(rtx, caller)
+    del rtx.trt.say["load_weights_async"]
+    call(rtx, first)
+    call(rtx, second)
+
+
 def test_scratch_memory_goes_with_its_engine(bench: Bench) -> None:
-    first, second = take_turns(bench, 2)
+    first, second = take_turns(bench)
     call(bench, first)
     block = bench.device.arenas.block("side")[0].handle
     call(bench, second)
@@ -85,7 +125,7 @@ def test_a_plan_is_hashed_whole_once(bench: Bench, monkeypatch: pytest.MonkeyPat
     wholes = []
     check = checked.CheckedBlob._check
     monkeypatch.setattr(checked.CheckedBlob, "_check", lambda *a: wholes.append(1) or check(*a))
-    first, second = take_turns(bench, 2)
+    first, second = take_turns(bench)
     for caller in (first, second, first):
         call(bench, caller)
     assert len(wholes) == 1
@@ -98,7 +138,7 @@ def test_a_plan_is_hashed_whole_once(bench: Bench, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_runs_is_waited_for_before_its_engine_goes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = take_turns(bench, 2)
+    first, second = take_turns(bench)
     call(bench, first)
     buffers, work = next(iter(first._prepared._values.values()))
     work(first._stream)  # nobody waits for it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,25 @@ def test_blobs_are_named_by_their_content(store: BlobStore, tmp_path: Path) -> N
         writer.write(memoryview(b"content" * 600))
     assert writer.blob() == put
     assert oct(store.path(put).stat().st_mode)[-3:] == "644"
+
+
+def test_a_blob_is_read_again_only_if_it_was_written(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob, read = store.put_bytes(b"content" * 1000), list[str]()
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *arguments: read.append("") or digest(*arguments))
+    for _ in range(3):
+        store.verify(blob, "a blob")
+    assert len(read) == 1
+    path = store.path(blob)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(b"Content" * 1000)
+    os.utime(path, ns=times)  # the time of the last change of the inode tells
+    for _ in range(2):
+        with pytest.raises(BundleError, match="damaged or was altered"):
+            store.verify(blob, "a blob")
+    path.write_bytes(b"content" * 1000)
+    store.verify(blob, "a blob")
+    assert len(read) == 4
 
 
 def test_empty_file(store: BlobStore, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class FakeTensorRT(ModuleType):
 class Runtime:
     def __init__(self, trt: FakeTensorRT, log: Any) -> None:
         self.trt, self.log = trt, log
+        self.defer_weights_loading = False
 
     engine_header_size = HEADER
 
@@ -75,31 +76,53 @@ class Runtime:
         return real.EngineValidity.INVALID, int(real.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
 
     def deserialize_cuda_engine(self, reader: Any) -> CudaEngine | None:
-        self.trt.calls.append("deserialize_cuda_engine")
-        if "deserialize_cuda_engine" in self.trt.say:
-            self.log.log(real.ILogger.ERROR, self.trt.message)
-            return None
-        read = self._read(reader, HEADER)
-        size = int.from_bytes(read[4:12], "little")
-        reader.seek(HEADER, real.SeekPosition.SET)
-        body = self._read(reader, size)
-        if len(read) < HEADER or len(body) < size:
-            self.log.log(real.ILogger.ERROR, "the plan ends early")
-            return None
-        return CudaEngine(self.trt, self.log, json.loads(body))
+        tensors = read_plan(self.trt, self.log, reader, "deserialize_cuda_engine")
+        return tensors and CudaEngine(self.trt, self.log, tensors, loaded=not self.defer_weights_loading)
 
-    def _read(self, reader: Any, size: int) -> bytes:
-        data = b""
-        while len(data) < size and (part := reader.read(size - len(data), 0)):
-            data += part
-        return data
+
+def read_plan(trt: FakeTensorRT, log: Any, reader: Any, call: str) -> dict[str, Any] | None:
+    """The tensors of a plan that is read from its beginning; none where the call is to fail, or the plan ends early."""
+    trt.calls.append(call)
+    if call in trt.say:
+        log.log(real.ILogger.ERROR, trt.message)
+        return None
+    read = _read(reader, HEADER)
+    size = int.from_bytes(read[4:12], "little")
+    reader.seek(HEADER, real.SeekPosition.SET)
+    body = _read(reader, size)
+    if len(read) < HEADER or len(body) < size:
+        log.log(real.ILogger.ERROR, "the plan ends early")
+        return None
+    tensors: dict[str, Any] = json.loads(body)
+    return tensors
+
+
+def _read(reader: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (part := reader.read(size - len(data), 0)):
+        data += part
+    return data
 
 
 class CudaEngine:
-    def __init__(self, trt: FakeTensorRT, log: Any, tensors: dict[str, Any]) -> None:
+    def __init__(self, trt: FakeTensorRT, log: Any, tensors: dict[str, Any], *, loaded: bool) -> None:
         self.trt, self.log, self.tensors = trt, log, tensors
-        self.budget = 0
+        self.budget, self.deferred, self.weights_loaded = 0, not loaded, loaded
         weakref.finalize(self, trt.calls.append, "~ICudaEngine")
+
+    def load_weights_async(self, reader: Any, stream: int) -> bool:
+        if not self.deferred or self.weights_loaded:
+            raise Misuse("weights that are loaded already")
+        self.weights_loaded = read_plan(self.trt, self.log, reader, "load_weights_async") is not None
+        self.trt.driver.launch(stream, lambda: None)
+        return self.weights_loaded
+
+    def unload_weights(self) -> bool:
+        self.trt.calls.append("unload_weights")
+        if not self.deferred or not self.weights_loaded:
+            raise Misuse("no weights to unload")
+        self.weights_loaded = False
+        return True
 
     @property
     def streamable_weights_size(self) -> int:
@@ -234,6 +257,8 @@ class ExecutionContext:
         self.trt.calls.append("execute_async_v3")
         if self.infer_shapes() or set(self.addresses) != set(self.engine.tensors) or self.profile is None:
             raise Misuse("a run without shapes, addresses or profile")
+        if not self.engine.weights_loaded:
+            raise Misuse("a run without weights")
         self.trt.driver.tensor(self.memory[0], (self.memory[1],), np.uint8)  # is memory that is lent
         if "execute_async_v3" in self.trt.say:
             self.engine.log.log(real.ILogger.ERROR, self.trt.message)

@@ -15,7 +15,7 @@ from recording_tensorrt import FakeTensorRT, make_plan
 
 from sdxl_trt.bundle import BlobStore, EngineEntry, Target
 from sdxl_trt.runtime.cuda import CudaDevice
-from sdxl_trt.runtime.trt import LIBRARIES, TrtEngine
+from sdxl_trt.runtime.trt import LIBRARIES, Parked, ParkingEngine, TrtEngine
 from sdxl_trt.spec import Profile, TensorSpec
 
 VERSION = "1.2.3.4"
@@ -72,6 +72,12 @@ class Bench:
         target = self.target(**changes)
         entry = target.engines["small"]
         return TrtEngine(self.store, target, entry, "small", self.device, "side", streams=streams)
+
+    def parked(self) -> Parked:
+        """What opens an engine whose weights come and go."""
+        target = self.target()
+        arguments = (self.store, target, target.engines["small"], "small", self.device, "side")
+        return Parked(lambda: ParkingEngine(*arguments))
 
 
 def values(slots: int) -> dict[str, np.ndarray]:
