@@ -67,8 +67,8 @@ def _range(time: Time, x: str, scale: float, name: str) -> Iterator[Html]:
     high, low, floor = (f"{TOP + HEIGHT - value * scale:.1f}" for value in (time.high, time.low, time.floor))
     yield tag("line", class_="range", x1=x, x2=x, y1=high, y2=low)
     yield tag("circle", class_="dot", cx=x, cy=floor, r=4)
-    said = f"{rounded(time.low)}–{rounded(time.high)} s"
-    yield tag("text", said, class_="value", x=x, y=high, dy=-6, text_anchor="middle")
+    for said, dy in ((f"{rounded(time.low)}–", -20), (f"{rounded(time.high)} s", -6)):  # as narrow as on a telephone
+        yield tag("text", said, class_="value", x=x, y=high, dy=dy, text_anchor="middle")
     yield tag("text", name, x=x, y=TOP + HEIGHT + 18, text_anchor="middle")
 
 

@@ -181,7 +181,7 @@ def test_bars_are_as_long_as_the_memory() -> None:
     heights = [float(str(given["y2"])) - float(str(given["y1"])) for given in ranges]
     assert len(heights) == len(STEPS)
     assert 0 < heights[0] < heights[-1]
-    assert min(float(str(given["y1"])) for given in ranges) > 12, "room for its label"
+    assert min(float(str(given["y1"])) for given in ranges) > 32, "room for its label's two lines"
 
 
 def test_a_card_of_unknown_rates_has_no_times() -> None:
