@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 from sdxl_trt.bundle import EngineEntry, Target
 from sdxl_trt.errors import UnknownName, UsageError
-from sdxl_trt.planning import Memory, ModelCosts, Refined, Request, choose, components, policies
 from sdxl_trt.policies import AUTO, POLICIES
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.cuda.arenas import SPARE
 from sdxl_trt.runtime.device import Device
-from sdxl_trt.spec import LATENT_SCALE, ModelSpec
+from sdxl_trt.spec import ModelSpec
 
 Models = tuple[ModelSpec, ModelSpec | None]
 """The model, and the refiner where it is opened."""
@@ -86,11 +85,13 @@ def decide(wanted: str, target: Target, models: Models, device: Device | None) -
         return Policy(policy=wanted, why=_with_price(wanted, "asked for"))
     if not isinstance(device, CudaDevice):
         return Policy(policy="resident", why="on the processor")
-    costs = _costs(target, models)
-    if costs is None:
-        return Policy(policy="resident", why="the bundle does not say what its engines take")
+    from sdxl_trt.runtime.estimates import first_that_fits  # the catalogue of GPUs is not for the processor's start
+
     free = device.memory().free
-    memory = _fitting(target, costs, free - SPARE, streams=streams)
+    opened = tuple(zip(filter(None, models), _engines(target, models), strict=True))
+    memory = first_that_fits(target.profile, opened, free - SPARE, POLICIES if streams else POLICIES[:-1])
+    if memory is None:
+        return Policy(policy="resident", why="the bundle does not say what its engines take")
     return Policy(policy=memory.policy, why=_with_price(memory.policy, "fits"), free=free, peak=memory.peak)
 
 
@@ -119,29 +120,3 @@ def _cannot_stream(target: Target) -> UsageError:
         expected="a step engine that was built for it",
         fix="sdxl-trt build … --weight-streaming; or --memory swap",
     )
-
-
-def _costs(target: Target, models: Models) -> list[ModelCosts] | None:
-    """Of each model; none where an engine is older than such figures."""
-    found = []
-    for model, engines in zip(models, _engines(target, models), strict=False):
-        works = {name: entry.work for name, entry in engines.items() if entry.work}
-        if model is None or len(works) < len(engines):
-            return None
-        found.append(ModelCosts(model=model, works=works, files=0))
-    return found
-
-
-def _fitting(target: Target, costs: list[ModelCosts], available: int, *, streams: bool) -> Memory:
-    """The first policy that fits.
-
-    Raises:
-        OutOfMemory: none does.
-    """
-    profile = target.profile
-    size = (profile.width.max * LATENT_SCALE, profile.height.max * LATENT_SCALE)
-    options = [Refined(base=costs[0], refiner=each) for each in costs[1:]]
-    found = components(costs[0], Request(size=size, steps=30, batch=profile.slots.max), options)
-    able = POLICIES if streams else POLICIES[:-1]
-    fitting = [each for each in policies(found, available) if each.policy in able and each.fits(available)]
-    return fitting[0] if fitting else choose(found, available, able[-1])  # which says what would fit

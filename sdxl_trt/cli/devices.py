@@ -36,7 +36,7 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice((AUTO, *POLICIES)),
             default=AUTO,
             show_default=True,
-            help="All engines stay in memory; one at a time; or the UNet's weights pass through it too.",
+            help="All engines stay; one at a time; or that, and the UNet's weights pass through what is left.",
         ),
         click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]"),
         click.option("--devices", type=DevicesType(), help="GPUs that share the pictures, a process on each."),

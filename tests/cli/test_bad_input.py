@@ -163,10 +163,11 @@ def test_flavour_that_is_not_here(sdxl_trt: Command) -> None:
         ("--sizes", "128x128", ["MIN..MAX"]),
         ("--sizes", "256x256..128x128", ["out of order"]),
         ("--batch", "0", ["batch"]),
+        ("--weight-streaming", None, ["onnxruntime has no weight streaming", "tensorrt or tensorrt-rtx"]),
     ],
 )
-def test_profile(sdxl_trt: Command, option: str, value: str, parts: list[str]) -> None:
-    refused(sdxl_trt("build", "demo", "--gpu", "cpu", "-o", "engines", option, value), 2, *parts)
+def test_build_options(sdxl_trt: Command, option: str, value: str | None, parts: list[str]) -> None:
+    refused(sdxl_trt("build", "demo", "--gpu", "cpu", "-o", "engines", *filter(None, [option, value])), 2, *parts)
     assert not Path("engines").exists()
 
 

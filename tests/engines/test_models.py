@@ -27,3 +27,15 @@ def test_every_graph_becomes_an_rtx_plan(models: Models, name: str, tmp_path: Pa
         print(f"{name} {graph}: {engine.file.bytes} bytes")
         assert path.stat().st_size > 100_000
         assert engine.weights == ()
+
+
+def test_a_step_for_weight_streaming_is_another_engine(models: Models, tmp_path: Path) -> None:
+    """And the others are kept."""
+    export, profile = models.export("demo"), Profile.make(smallest=(64, 64), best=(64, 64), largest=(64, 64), batch=1)
+    (plain,) = build(export, tmp_path, resolve_targets(["rtx3060"]), profile=profile).targets
+    requests = resolve_targets(["rtx3060"], weight_streaming=True)
+    (streaming,) = build(export, tmp_path, requests, profile=profile).targets
+    assert not any(engine.streams for engine in plain.engines.values())
+    assert {name for name, engine in streaming.engines.items() if engine != plain.engines[name]} == {"step"}
+    assert streaming.engines["step"].streams
+    BlobStore(tmp_path).verify(streaming.engines["step"].file, "step")

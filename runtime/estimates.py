@@ -1,0 +1,43 @@
+"""Which memory policy fits, by `sdxl_trt.planning`'s estimates of the engines that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sdxl_trt.bundle import EngineEntry
+from sdxl_trt.planning import Memory, ModelCosts, Refined, Request, choose, components, policies
+from sdxl_trt.spec import LATENT_SCALE, ModelSpec, Profile
+
+Opened = Sequence[tuple[ModelSpec, Mapping[str, EngineEntry]]]
+"""A model and its engines; and a refiner and its."""
+
+
+def first_that_fits(profile: Profile, models: Opened, available: int, able: Sequence[str]) -> Memory | None:
+    """The first of some policies that fits, at the engines' largest shapes, and what it comes to.
+
+    Args:
+        profile: the shapes that they take.
+        models: what is opened.
+        available: bytes for engines.
+        able: policies that these engines can do, in their order.
+
+    Returns:
+        None where an engine is older than such figures.
+
+    Raises:
+        OutOfMemory: none fits.
+    """
+    costs = [_costs(model, engines) for model, engines in models]
+    known = [each for each in costs if each]
+    if len(known) < len(costs):
+        return None
+    size = (profile.width.max * LATENT_SCALE, profile.height.max * LATENT_SCALE)
+    options = [Refined(base=known[0], refiner=each) for each in known[1:]]
+    found = components(known[0], Request(size=size, steps=30, batch=profile.slots.max), options)
+    fitting = [each for each in policies(found, available) if each.policy in able and each.fits(available)]
+    return fitting[0] if fitting else choose(found, available, able[-1])  # which says what would fit
+
+
+def _costs(model: ModelSpec, engines: Mapping[str, EngineEntry]) -> ModelCosts | None:
+    works = {name: entry.work for name, entry in engines.items() if entry.work}
+    return ModelCosts(model=model, works=works, files=0) if len(works) == len(engines) else None
