@@ -105,7 +105,7 @@ class _Source:
 
     def opener(self, entry: EngineEntry, name: str) -> Callable[[], Engine]:
         """What opens an engine, and where engines are swapped opens it again and again."""
-        if isinstance(self.device, CudaDevice) and self._parks(name):
+        if isinstance(self.device, CudaDevice) and self._parks(entry):
             arguments = (self.store, self.target, entry, name, self.device, _arena(name))
             return Parked(functools.partial(ParkingEngine, *arguments))
         return functools.partial(self.open_engine, entry, name)
@@ -122,9 +122,9 @@ class _Source:
     def _streams(self, name: str) -> bool:
         return name == "step" and self.memory.streams
 
-    def _parks(self, name: str) -> bool:
+    def _parks(self, entry: EngineEntry) -> bool:
         library = LIBRARIES.get(self.target.flavour)
-        return library is not None and library.finishes_engines and self.memory.swaps and not self._streams(name)
+        return library is not None and library.finishes_engines and self.memory.swaps and not entry.streams
 
 
 def _arena(name: str) -> ArenaName:

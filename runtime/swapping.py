@@ -26,7 +26,7 @@ class Turns:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._open: tuple[EngineEntry, Engine] | None = None
-        self._kept = WeakSet[Recent[Any, Any]]()  # its owners are told of nothing, and are not kept by it
+        self._kept = WeakSet[Recent[Any, Any]]()  # weakly: their owners hold this
 
     def take(self, whose: EngineEntry, open_engine: Callable[[], Engine]) -> Engine:
         """An engine, opened if it is not.

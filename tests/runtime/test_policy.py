@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from models import Models
 from recording_driver import RecordingDriver
 
 from sdxl_trt.bundle import Manifest, Target, read_manifest
@@ -18,6 +19,7 @@ from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.cuda.arenas import SPARE
 from sdxl_trt.runtime.loading import load
 from sdxl_trt.runtime.policy import Policy, decide
+from sdxl_trt.spec import ModelSpec
 
 NOT_RECORDED = "steps are not recorded as CUDA graphs"
 
@@ -132,3 +134,20 @@ def test_a_refiners_step_must_stream_too(manifest: Manifest, target: Target) -> 
     assert decide("stream", both, (manifest.model, None), None).streams  # the refiner is not opened
     with pytest.raises(UsageError, match="cannot be streamed"):
         decide("stream", both, (manifest.model, manifest.model), None)
+
+
+def test_a_refiner_counts_where_it_is_opened(models: Models) -> None:
+    """Its step stays beside the base's, or comes after it."""
+    manifest = read_manifest(models.bundle("epsilon", "refiner"))
+    assert manifest.refiner
+    target, both = manifest.targets[0], (manifest.model, manifest.refiner.model)
+
+    def peak(available: int, opened: tuple[ModelSpec, ModelSpec | None]) -> tuple[str, int]:
+        policy = decide(AUTO, target, opened, gpu(available))
+        assert policy.peak is not None
+        return policy.policy, policy.peak
+
+    (name, alone), (also, together) = (peak(2**30, opened) for opened in ((both[0], None), both))
+    assert (name, also) == ("resident", "resident")
+    assert together > alone
+    assert peak(together - 1, both)[0] == "swap"

@@ -5,6 +5,7 @@ The library records its calls; its properties exist in the real ones (test_trt_a
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,10 @@ from trt_bench import Bench, values
 
 from sdxl_trt.bundle import checked
 from sdxl_trt.errors import BundleError, OutOfMemory, RunError
+from sdxl_trt.runtime import loading
 from sdxl_trt.runtime.cuda.arenas import SPARE
 from sdxl_trt.runtime.engine import Caller, Engine
+from sdxl_trt.runtime.policy import Policy
 from sdxl_trt.runtime.swapping import SwappedEngine, Turns
 from sdxl_trt.runtime.trt import LIBRARIES
 
@@ -202,3 +205,35 @@ def test_a_budget_that_the_library_refuses(bench: Bench) -> None:
     with pytest.raises(RunError, match="small refuses 10,000 bytes for its weights") as caught:
         bench.open()
     assert caught.value.got == "the budget is no budget"
+
+
+@pytest.mark.parametrize(
+    ("flavour", "policy", "name", "calls"),
+    [
+        ("tensorrt", "swap", "step", ["deserialize_cuda_engine", "~ICudaEngine"] * 2),
+        ("tensorrt-rtx", "swap", "step", ["deserialize_cuda_engine", *["load_weights_async", "unload_weights"] * 2]),
+        ("tensorrt-rtx", "stream", "vae", ["deserialize_cuda_engine", *["load_weights_async", "unload_weights"] * 2]),
+        ("tensorrt-rtx", "stream", "step", ["deserialize_cuda_engine", "~ICudaEngine"] * 2),
+    ],
+)
+def test_how_engines_of_a_bundle_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, policy: str, name: str, calls: list[str]
+) -> None:
+    """Those that were built for streaming are not parked: their weights lie in host memory."""
+    bench = Bench(tmp_path / "bundle", flavour, monkeypatch)
+    weight_streaming(bench)
+    source = loading._Source(
+        store=bench.store,
+        target=bench.target(),
+        threads=None,
+        device=bench.device,
+        memory=Policy(policy=policy, why="asked for"),
+    )
+    streams = policy == "stream" and name == "step"
+    opener = source.opener(dataclasses.replace(bench.target().engines["small"], streams=streams), name)
+    for _ in range(2):
+        engine = opener()
+        assert engine.streams == streams  # type: ignore[attr-defined]
+        engine.close()
+    kept = {"get_engine_validity", *(call for call in bench.trt.calls if call.startswith("weight_streaming"))}
+    assert [call for call in bench.trt.calls if call not in kept] == calls
