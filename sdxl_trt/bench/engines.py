@@ -16,7 +16,7 @@ from sdxl_trt.runtime.engine import Engine, allocate, record
 from sdxl_trt.runtime.loading import Loaded
 from sdxl_trt.runtime.loop import row_bucket
 from sdxl_trt.runtime.request import Resolved
-from sdxl_trt.spec import TensorSpec
+from sdxl_trt.spec import LATENT_SCALE, TensorSpec
 
 ROWS = 1
 """Prompts in a call of a text encoder."""
@@ -95,7 +95,8 @@ def engines_at(loaded: Loaded, device: Device, settings: Resolved) -> Iterator[t
     rows = row_bucket(rows, 2 * slots) if device.captures else rows
     tokens = loaded.model.text_encoders[0].tokens
     yield loaded.step, {"rows": rows, "slots": slots, "tokens": tokens, **latent}
-    yield loaded.decoder, {"slots": 1, **latent}
+    edge = (settings.vae_tile or max(settings.size)) // LATENT_SCALE  # of a whole tile, where there are tiles
+    yield loaded.decoder, {"slots": 1, "height": min(height, edge), "width": min(width, edge)}
 
 
 def run_alone(engine: Engine, device: Device, axes: Mapping[str, int], repeats: int) -> list[float]:

@@ -81,6 +81,8 @@ def test_engines_by_themselves(loaded: Loaded) -> None:
         assert list(axes) == ["text_encoder", "text_encoder_2", "step", "vae_decoder"]
         assert axes["step"] == {"rows": rows, "slots": 2, "tokens": 77, "height": 9, "width": 8}
         assert axes["vae_decoder"] == {"slots": 1, "height": 9, "width": 8}
+    tiled = Stages(loaded, device, replace(REQUEST, vae_tiling="on", vae_tile=64)).settings
+    assert list(engines_at(loaded, device, tiled))[-1][1] == {"slots": 1, "height": 8, "width": 8}
     found = run_engines(loaded, device, settings, 3, names={"step"})
     assert [runs.name for runs in found] == ["step"]
     assert len(found[0].seconds) == 3

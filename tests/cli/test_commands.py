@@ -87,12 +87,13 @@ def test_build_run_inspect_and_doctor_find_each_other(sdxl_trt: Command, models:
     from sdxl_trt.cli.models import export_folder
 
     shutil.copytree(models.export("demo"), export_folder(DEMO_CHECKPOINT))  # spares the test the tracing
-    built = sdxl_trt("build", "demo", "--gpu", "cpu", "--gpu", "rtx3060", "--gpu", "rtx4090", "--json")
+    options = ("build", "demo", "--gpu", "cpu", "--gpu", "rtx3060", "--gpu", "rtx4090", "--vae-tile", 96, "--json")
+    built = sdxl_trt(*options)
     assert built.status == 0, built
     bundle = built.json["bundle"]
     assert [target["name"] for target in built.json["targets"]] == ["onnxruntime-x86_64", "tensorrt-rtx-sm86-sm89"]
     assert [target["accepted"] for target in built.json["targets"]] == [True, False]
-    again = sdxl_trt("build", "demo", "--gpu", "cpu", "--gpu", "rtx3060", "--gpu", "rtx4090", "--json")
+    again = sdxl_trt(*options)
     assert again.json["targets"] == built.json["targets"]
     assert "found tensorrt-rtx-sm86-sm89 step" in again.err
 
@@ -101,6 +102,8 @@ def test_build_run_inspect_and_doctor_find_each_other(sdxl_trt: Command, models:
     shown = sdxl_trt("inspect", bundle, "--verify").out
     for word in ("tensorrt-rtx-sm86-sm89", "never run yet", "ran and agreed", "licence/LICENSE", "every hash right"):
         assert word in shown
+    assert "the VAE takes up to 96x96 at once" in shown
+    assert sdxl_trt("inspect", ran.json["files"][0], "--json").json["settings"]["VAE tile"] == 96
     doctor = sdxl_trt("doctor", "--json")
     assert doctor.status == 0
     assert doctor.json["picture"] == {"bundle": bundle, "device": "cpu", "target": "onnxruntime-x86_64"}

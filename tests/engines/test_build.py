@@ -150,6 +150,14 @@ def test_targets_are_kept_and_replaced(bundle: Path, export: Path, profile: Prof
     assert new.targets[0].engines["text_encoder"] == old.targets[0].engines["text_encoder"]
 
 
+def test_a_vae_for_tiles_leaves_the_other_engines_as_they_are(bundle: Path, export: Path, profile: Profile) -> None:
+    stages, tiled = Stages(), dataclasses.replace(profile, vae_tile=8)
+    new = build(export, bundle, resolve_targets(["cpu", "rtx3060"]), profile=tiled, progress=stages)
+    check_bundle(bundle, new)
+    assert stages.built() == {f"{target} {name}" for target in (CPU, RTX) for name in ("vae_decoder", "vae_encoder")}
+    assert all(target.profile == tiled for target in new.targets)
+
+
 def test_rtx_gpus_share_a_plan_of_the_same_size(bundle: Path, export: Path, profile: Profile) -> None:
     manifest = build(export, bundle, resolve_targets(["rtx3060", "rtx4090", "rtx3090"]), profile=profile)
     check_bundle(bundle, manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 from closeness import relative_error
 from numpy.typing import NDArray
+from recording_driver import RecordingDriver
+from shim_onnxruntime import Shim
 
 from sdxl_trt.bundle import MANIFEST_NAME, read_manifest, write_manifest
 from sdxl_trt.errors import UsageError
 from sdxl_trt.runtime import Pipeline, tiling, vae
+from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.device import HostDevice
 from sdxl_trt.runtime.loading import load
 from sdxl_trt.runtime.tiling import Tiling, choose_tile
@@ -241,3 +245,19 @@ def test_tiles_are_warmed_up(small_vae_bundle: Path, monkeypatch: pytest.MonkeyP
     ran = shapes_run(monkeypatch)
     pipe.warm_up([(256, 256)])
     assert ran == {(16, 16), (16, 8), (8, 16), (8, 8)}
+
+
+def test_tiles_on_a_recorded_gpu(demo_bundle: Path, cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is real but the driver; the last rows are fewer than the engine takes."""
+    settings = SETTINGS | {"size": (64, 72), "vae_tiling": "on", "vae_tile": 64}
+    wanted = Pipeline.load(demo_bundle, threads=1)(**settings)
+    driver = RecordingDriver(late=True)
+    monkeypatch.setitem(sys.modules, "onnxruntime", Shim(driver))
+    device = CudaDevice(driver=driver)
+    with Pipeline(load(cuda_bundle, threads=1, device=device), device) as pipe:
+        got = pipe(**settings)
+        assert got.settings.vae_tile == 64
+        assert np.abs(np.asarray(got.images[0], int) - np.asarray(wanted.images[0], int)).max() <= 1
+        calls = driver.calls["cuMemAlloc"]
+        pipe(**settings)
+        assert driver.calls["cuMemAlloc"] == calls  # each shape of tile stays prepared
