@@ -15,6 +15,7 @@ from sdxl_trt.runtime.device import Buffer, HostDevice, Stream
 from sdxl_trt.runtime.engine import Binding, Engine
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.prompts import encoder as encoders
+from sdxl_trt.runtime.recent import Recent
 
 PROMPT = "a large red circle on a white background"
 SETTINGS: dict[str, Any] = {"steps": 2, "seed": 7, "output": "latents"}
@@ -26,6 +27,9 @@ class Counted:
     def __init__(self, engine: Engine, ran: Callable[[], None]) -> None:
         self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
         self._engine, self._ran = engine, ran
+
+    def use(self, kept: Recent[Any, Any]) -> None:
+        self._engine.use(kept)
 
     def bind(self, buffers: Mapping[str, Buffer]) -> CountedBinding:
         return CountedBinding(self._engine.bind(buffers), self._ran)
