@@ -63,7 +63,7 @@ def describe() -> dict[str, Any]:
             "key": find_gpu(device.name).key,
             "name": device.name,
             "sm": device.sm,
-            "driver_cuda": device.driver_version,
+            "driver_cuda": device.cuda_version,
             "memory_bytes": memory.total,
             "free_bytes": memory.free,
             "flavour": flavour,

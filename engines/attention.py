@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from sdxl_trt.engines.rewriting import StandIns, attributes_of, replace_nodes
 from sdxl_trt.errors import BuildError
 
 DOMAIN = "com.microsoft"
@@ -25,27 +24,22 @@ def fuse_attention(onnx: Any, model: Any) -> None:
     graph does around Attention, and onnxruntime leaves out both.
 
     Raises:
-        BuildError: an Attention has a mask, or a number of heads that is not fixed.
+        BuildError: an Attention has a mask, a softcap, or a number of heads that is not fixed.
     """
     attentions = [node for node in model.graph.node if node.op_type == "Attention"]
     if not attentions:
         return
     heads = _heads(onnx, model)
     for node in attentions:
-        if len(node.input) != 3 or not heads.get(node.input[0]):
+        count, softcap = heads.get(node.input[0]), attributes_of(onnx, node).get("softcap", 0.0)
+        if len(node.input) != 3 or not count or softcap:
             raise BuildError(
                 f"the attention {node.name or node.output[0]} cannot be fused for CUDA",
-                got=f"{len(node.input)} inputs, {heads.get(node.input[0]) or 'an unknown number of'} heads",
-                expected="query, key and value, with a fixed number of heads",
+                got=f"{len(node.input)} inputs, {count or 'an unknown number of'} heads, softcap {softcap:g}",
+                expected="query, key and value, a fixed number of heads, no softcap",
                 fix="report this model",
             )
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    for node in nodes:
-        if node.op_type == "Attention":
-            model.graph.node.extend(_fused(onnx, model.graph, node, heads))
-        else:
-            model.graph.node.append(node)
+    replace_nodes(model.graph, "Attention", lambda node: _fused(onnx, model.graph, node, heads))
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
 
 
@@ -58,24 +52,16 @@ def _heads(onnx: Any, model: Any) -> dict[str, int]:
 
 def _fused(onnx: Any, graph: Any, node: Any, heads: dict[str, int]) -> Iterator[Any]:
     """The nodes for one Attention."""
-    (y,), count = node.output, heads[node.input[0]]
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    (y,), count, attributes = node.output, heads[node.input[0]], attributes_of(onnx, node)
     options = {"num_heads": count, "unidirectional": attributes.get("is_causal", 0)}
     if "scale" in attributes:
         options["scale"] = attributes["scale"]
-
-    def make(kind: str, inputs: list[str], output: str, **options: Any) -> Any:
-        return onnx.helper.make_node(kind, inputs, [output], name=f"{output}.{kind}", **options)
-
-    def constant(name: str, values: list[int]) -> str:
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), f"{y}.{name}"))
-        return f"{y}.{name}"
-
-    joined, apart = constant("joined", [0, 0, -1]), constant("apart", [0, 0, count, -1])
+    new = StandIns(onnx, graph, y)
+    joined, apart = new.constant("joined", [0, 0, -1]), new.constant("apart", [0, 0, count, -1])
     flat = [f"{y}.{name}" for name in ("query", "key", "value")]
     for x, name in zip(node.input, flat, strict=True):
-        yield make("Transpose", [x], f"{name}.heads", perm=_SWAPPED)
-        yield make("Reshape", [f"{name}.heads", joined], name)
-    yield make("MultiHeadAttention", flat, f"{y}.flat", domain=DOMAIN, **options)
-    yield make("Reshape", [f"{y}.flat", apart], f"{y}.heads")
-    yield make("Transpose", [f"{y}.heads"], y, perm=_SWAPPED)
+        yield new.node("Transpose", [x], f"{name}.heads", perm=_SWAPPED)
+        yield new.node("Reshape", [f"{name}.heads", joined], name)
+    yield new.node("MultiHeadAttention", flat, f"{y}.flat", domain=DOMAIN, **options)
+    yield new.node("Reshape", [f"{y}.flat", apart], f"{y}.heads")
+    yield new.node("Transpose", [f"{y}.heads"], y, perm=_SWAPPED)

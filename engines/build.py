@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,6 +115,8 @@ class _Work:
     """Of the model, in what is reported."""
     first: _Work | None = None
     """That of a model whose engines serve this one too where both have the same network."""
+    counted: dict[tuple[str, str], Work] = field(default_factory=dict)
+    """By graph name and precision."""
 
     def engines(self, request: TargetRequest, version: str) -> dict[str, EngineEntry]:
         """All engines of the model for a target, by graph name."""
@@ -194,7 +196,11 @@ class _Work:
         return file, (weights,)
 
     def _graph_work(self, request: TargetRequest, spec: GraphSpec) -> Work:
-        return graph_work(self.source.graph(spec, request.flavour.precision))
+        """What a graph computes: counted once for all targets that have it."""
+        key = spec.name, request.flavour.precision
+        if key not in self.counted:
+            self.counted[key] = graph_work(self.source.graph(spec, request.flavour.precision))
+        return self.counted[key]
 
     def _stored(self, blob: Blob, path: Path) -> Blob:
         """Make sure that the bundle has a file of the export, which must be what it was exported as."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdxl_trt.bundle import Blob, BlobStore
+from sdxl_trt.engines.rewriting import StandIns, attributes_of, replace_nodes
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.weights import set_location, write_weights
 from sdxl_trt.spec import GraphSpec
@@ -46,13 +47,7 @@ def ease_group_norms(onnx: Any, model: Any) -> None:
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = list(graph.node)
-    del graph.node[:]
-    for node in nodes:
-        if node.op_type == "GroupNormalization":
-            graph.node.extend(_instance_norm(onnx, graph, node, weights[node.input[1]]))
-        else:
-            graph.node.append(node)
+    replace_nodes(graph, "GroupNormalization", lambda node: _instance_norm(onnx, graph, node, weights[node.input[1]]))
 
 
 def _instance_norm(onnx: Any, graph: Any, node: Any, weight: Any) -> Iterator[Any]:
@@ -60,27 +55,19 @@ def _instance_norm(onnx: Any, graph: Any, node: Any, weight: Any) -> Iterator[An
 
     `weight` is the initializer of scale, which tells C and the dtype.
     """
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes, dtype = attributes_of(onnx, node), onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
     groups = attributes["num_groups"]
     (x, scale, bias), (y,) = node.input, node.output
-
-    def constant(name: str, values: Any) -> str:
-        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values), f"{y}.{name}"))
-        return f"{y}.{name}"
-
-    def make(kind: str, inputs: list[str], output: str, **options: Any) -> Any:
-        return onnx.helper.make_node(kind, inputs, [output], name=f"{output}.{kind}", **options)
-
-    grouped, channels = constant("grouped", [0, groups, -1]), constant("channels", [0, weight.dims[0], -1])
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
-    one, zero = (constant(name, np.full(groups, v, dtype)) for name, v in (("one", 1), ("zero", 0)))
-    column = constant("column", [1])
-    yield make("Reshape", [x, grouped], f"{y}.x")
-    yield make("InstanceNormalization", [f"{y}.x", one, zero], f"{y}.n", epsilon=attributes.get("epsilon", 1e-5))
-    yield make("Reshape", [f"{y}.n", channels], f"{y}.normal")
+    new = StandIns(onnx, graph, y)
+    grouped, channels = new.constant("grouped", [0, groups, -1]), new.constant("channels", [0, weight.dims[0], -1])
+    one, zero = (new.constant(name, np.full(groups, v, dtype)) for name, v in (("one", 1), ("zero", 0)))
+    column = new.constant("column", [1])
+    yield new.node("Reshape", [x, grouped], f"{y}.x")
+    yield new.node("InstanceNormalization", [f"{y}.x", one, zero], f"{y}.n", epsilon=attributes.get("epsilon", 1e-5))
+    yield new.node("Reshape", [f"{y}.n", channels], f"{y}.normal")
     for name, value in (("scale", scale), ("bias", bias)):
-        yield make("Unsqueeze", [value, column], f"{y}.{name}")
-    yield make("Mul", [f"{y}.normal", f"{y}.scale"], f"{y}.scaled")
-    yield make("Add", [f"{y}.scaled", f"{y}.bias"], f"{y}.flat")
-    yield make("Shape", [x], f"{y}.shape")
-    yield make("Reshape", [f"{y}.flat", f"{y}.shape"], y)
+        yield new.node("Unsqueeze", [value, column], f"{y}.{name}")
+    yield new.node("Mul", [f"{y}.normal", f"{y}.scale"], f"{y}.scaled")
+    yield new.node("Add", [f"{y}.scaled", f"{y}.bias"], f"{y}.flat")
+    yield new.node("Shape", [x], f"{y}.shape")
+    yield new.node("Reshape", [f"{y}.flat", f"{y}.shape"], y)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sdxl_trt.engines.flavours import FLAVOURS, Flavour
 from sdxl_trt.errors import UnknownName, UsageError
-from sdxl_trt.gpus import CPU, RTX_SMS, Gpu, find_gpu
+from sdxl_trt.gpus import CPU, Gpu, able_flavours, find_gpu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def _request(flavour: Flavour, sms: Iterable[int], *, weight_streaming: bool) ->
 
 def _flavour(gpu: Gpu | None, wanted: str | None) -> Flavour:
     """The flavour for a GPU (None: the CPU), which is the one wanted or an error."""
-    able = _able(gpu)
+    able = able_flavours(gpu.sm) if gpu else ("onnxruntime",)
     name = wanted or (gpu.default_flavour if gpu else able[0])
     if name not in able:
         where = f"{gpu.name} (SM {gpu.sm})" if gpu else "the CPU"
@@ -102,10 +102,3 @@ def _flavour(gpu: Gpu | None, wanted: str | None) -> Flavour:
             fix=f"--flavour {able[0]}, or leave --flavour out",
         )
     return FLAVOURS[name]
-
-
-def _able(gpu: Gpu | None) -> tuple[str, ...]:
-    if gpu is None:
-        return ("onnxruntime",)
-    compiled = ("tensorrt", "tensorrt-rtx") if gpu.sm in RTX_SMS else ("tensorrt",)
-    return (*compiled, "onnxruntime-cuda")

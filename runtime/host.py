@@ -11,7 +11,7 @@ from typing import Any
 from sdxl_trt.bundle import Host, Manifest, Target, choose_target
 from sdxl_trt.bundle.hosts import ON_CPU, ON_CUDA
 from sdxl_trt.errors import FlavourUnavailable, NoTargetForHost, UsageError
-from sdxl_trt.gpus import RTX_SMS
+from sdxl_trt.gpus import able_flavours
 from sdxl_trt.libraries import require
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.device import Device, HostDevice
@@ -88,7 +88,7 @@ def choose_flavour(sm: int, flavours: Mapping[str, str]) -> str:
     Raises:
         FlavourUnavailable: none of them can be run on it.
     """
-    able = ("tensorrt", "tensorrt-rtx", ON_CUDA) if sm in RTX_SMS else ("tensorrt", ON_CUDA)
+    able = able_flavours(sm)
     for flavour in able:
         if flavour in flavours:
             return flavour

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sdxl_trt.bundle import EngineEntry, Target
+from sdxl_trt.bundle.hosts import GRAPHS
 from sdxl_trt.errors import UnknownName, UsageError
 from sdxl_trt.policies import AUTO, POLICIES
 from sdxl_trt.runtime.cuda import CudaDevice
@@ -109,7 +110,7 @@ def _streams(target: Target, models: Models) -> bool:
 
 
 def _cannot_stream(target: Target) -> UsageError:
-    if target.flavour.startswith("onnxruntime"):
+    if target.flavour in GRAPHS:
         reason = "onnxruntime has no weight streaming (on the processor, the system maps large weights from their file)"
         return UsageError(
             "weights cannot be streamed here", got=f"{target.name}: {reason}", expected="TensorRT", fix="--memory swap"

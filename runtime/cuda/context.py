@@ -108,10 +108,6 @@ class Context:
         text = self.check(self.cu.cuDeviceGetPCIBusId(32, self._device), "describe the GPU")
         return bytes(text).split(b"\0")[0].decode()
 
-    def driver_version(self) -> int:
-        """The version of CUDA that the driver is for, as the driver counts."""
-        return int(self.check(self.cu.cuDriverGetVersion(), "ask for the CUDA driver's version"))
-
     def free(self) -> tuple[int, int]:
         """Bytes of its memory that are free now, and in all."""
         free, total = self.check(self.cu.cuMemGetInfo(), "ask for free memory")

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sdxl_trt.runtime.cuda.arenas import Arenas
 from sdxl_trt.runtime.cuda.context import Context, Owned
-from sdxl_trt.runtime.cuda.driver import open_driver
+from sdxl_trt.runtime.cuda.driver import cuda_version, driver_version, open_driver
 from sdxl_trt.runtime.cuda.event import CudaEvent
 from sdxl_trt.runtime.cuda.graph import CudaGraph
 from sdxl_trt.runtime.cuda.memory import CudaBuffer, MemoryUse
@@ -55,7 +55,7 @@ class CudaDevice:
         self.sm = 10 * self._context.attribute(
             attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
         ) + self._context.attribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
-        self.driver_version = self._context.driver_version()
+        self.driver_version, self.cuda_version = driver_version(self._context.cu), cuda_version(self._context.cu)
         self.pci_bus_id = self._context.pci_bus_id()
         self.arenas = Arenas(self._context)
         self._up = PinnedRing(self._context, blocks=UPLOAD_BLOCKS, size=UPLOAD_BLOCK)

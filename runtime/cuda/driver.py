@@ -64,7 +64,7 @@ def open_driver(functions: Any = None) -> Any:
     cu = require("cuda.bindings.driver", "use a GPU") if functions is None else functions
     try:
         check(cu, cu.cuInit(0), "start the CUDA driver")
-        version = _version_number(cu)
+        version = driver_version(cu)
     except RuntimeError as error:  # cuda-python's own, where the driver's library or a function in it is missing
         raise FlavourUnavailable(
             "there is no NVIDIA driver on this host that can be used",
@@ -84,7 +84,7 @@ def open_driver(functions: Any = None) -> Any:
 
 def cuda_version(cu: Any) -> str:
     """The version of CUDA that a started driver is for, as 13.0."""
-    return _version(_version_number(cu))
+    return _version(driver_version(cu))
 
 
 def gpu_count(cu: Any) -> int:
@@ -92,7 +92,8 @@ def gpu_count(cu: Any) -> int:
     return int(check(cu, cu.cuDeviceGetCount(), "count the GPUs"))
 
 
-def _version_number(cu: Any) -> int:
+def driver_version(cu: Any) -> int:
+    """The version of CUDA that a started driver is for, as the driver counts: 13000."""
     return int(check(cu, cu.cuDriverGetVersion(), "ask for the CUDA driver's version"))
 
 

@@ -134,8 +134,8 @@ def _measured(plan: Plan, device: Device, open_bundle: OpenBundle, progress: Pro
 
 
 def _describe(device: CudaDevice) -> dict[str, Any]:
-    driver = f"{device.driver_version // 1000}.{device.driver_version % 1000 // 10}"
-    return {"name": device.name, "sm": device.sm, "driver_cuda": driver, "memory_bytes": device.memory().total}
+    memory = device.memory().total
+    return {"name": device.name, "sm": device.sm, "driver_cuda": device.cuda_version, "memory_bytes": memory}
 
 
 def check_batches(asked: tuple[int, ...] | None, profile: Profile) -> tuple[int, ...]:

@@ -22,6 +22,11 @@ CPU = "cpu"
 """The name of the CPU target, taken wherever a GPU's name is. It is no GPU: callers handle it before `find_gpu`."""
 
 
+def able_flavours(sm: int) -> tuple[str, ...]:
+    """Flavours of engines that a GPU of a compute capability (86 for 8.6) can have, the preferred ones first."""
+    return ("tensorrt", *(("tensorrt-rtx",) if sm in RTX_SMS else ()), "onnxruntime-cuda")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """What tensor cores of one compute capability do."""

@@ -52,8 +52,9 @@ def test_the_same_numbers(causal: int, scale: str, queries: int, keys: int) -> N
 @pytest.mark.parametrize(
     ("attention", "heads", "got"),
     [
-        ("y = Attention (qi, ki, vi, mask)", 3, "4 inputs, 3 heads"),
-        ("y = Attention (qi, ki, vi)", None, "3 inputs, an unknown number of heads"),
+        ("y = Attention (qi, ki, vi, mask)", 3, "4 inputs, 3 heads, softcap 0"),
+        ("y = Attention (qi, ki, vi)", None, "3 inputs, an unknown number of heads, softcap 0"),
+        ("y = Attention <softcap = 0.5> (qi, ki, vi)", 3, "3 inputs, 3 heads, softcap 0.5"),
     ],
 )
 def test_what_cannot_be_fused_is_refused(attention: str, heads: int | None, got: str) -> None:

@@ -9,12 +9,14 @@ import onnxruntime
 import pytest
 import tensorrt_rtx
 
+from sdxl_trt.bundle.hosts import GRAPHS, ON_CPU
+from sdxl_trt.cli.build import NAMES
 from sdxl_trt.engines import trt
 from sdxl_trt.engines.build import build
 from sdxl_trt.engines.flavours import FLAVOURS, available_flavours, check_buildable, check_gpu, host_sm
 from sdxl_trt.engines.targets import resolve_targets
 from sdxl_trt.errors import FlavourUnavailable
-from sdxl_trt.gpus import RTX_SMS
+from sdxl_trt.gpus import ARCHITECTURES, RTX_SMS, able_flavours
 from sdxl_trt.libraries import error_log, require
 from sdxl_trt.spec import Profile
 
@@ -83,6 +85,12 @@ def test_other_gpu_is_named() -> None:
     with pytest.raises(FlavourUnavailable) as caught:
         check_gpu(FLAVOURS["tensorrt"], [89], present=86)
     assert "tensorrt-rtx" in caught.value.fix
+
+
+def test_flavours_are_the_same_everywhere() -> None:
+    """Rooms that may not import one another name them too."""
+    assert set(NAMES) == set(FLAVOURS) == {ON_CPU, *(name for sm in ARCHITECTURES for name in able_flavours(sm))}
+    assert {name for name, flavour in FLAVOURS.items() if flavour.module == "onnxruntime"} == set(GRAPHS)
 
 
 def test_every_rtx_capability_exists() -> None:
