@@ -82,12 +82,13 @@ def load(
     # Hashing a file and optimising a graph leave Python's lock; a GPU is for one thread at a time.
     with ThreadPoolExecutor(1 if isinstance(device, CudaDevice) else None) as pool:
         source = _Source(store=BlobStore(bundle), target=target, threads=threads, device=device, memory=policy)
-        opener = _Opener(source=source, pool=pool, turns=Turns(device or HostDevice()))
+        opener = _Opener(source=source, pool=pool, turns=Turns(device or HostDevice(), source.files))
         try:
             loaded = opener.open(manifest.model, manifest.files, target.engines)
-            if second is None:
-                return loaded
-            return replace(loaded, refiner=opener.open(second.model, second.files, target.refiner))
+            if second is not None:
+                loaded = replace(loaded, refiner=opener.open(second.model, second.files, target.refiner))
+            opener.turns.expect(*_order(loaded))
+            return loaded
         except BaseException:
             opener.close()
             raise
@@ -110,6 +111,10 @@ class _Source:
             return Parked(functools.partial(ParkingEngine, *arguments))
         return functools.partial(self.open_engine, entry, name)
 
+    def files(self, entry: EngineEntry) -> tuple[Path, ...]:
+        """What is read to open an engine."""
+        return tuple(self.store.path(blob) for blob in (entry.file, *entry.weights))
+
     def open_engine(self, entry: EngineEntry, name: str) -> Engine:
         """An engine, open."""
         if not isinstance(self.device, CudaDevice):
@@ -125,6 +130,14 @@ class _Source:
     def _parks(self, entry: EngineEntry) -> bool:
         library = LIBRARIES.get(self.target.flavour)
         return library is not None and library.finishes_engines and self.memory.swaps and not entry.streams
+
+
+def _order(loaded: Loaded) -> tuple[EngineEntry, ...]:
+    """Engines as a picture of text takes them."""
+    engines = loaded.target.engines
+    refiner = (loaded.target.refiner["step"],) if loaded.refiner else ()
+    encoders = (engines[spec.name] for spec in loaded.model.text_encoders)
+    return (*encoders, engines["step"], *refiner, engines["vae_decoder"])
 
 
 def _arena(name: str) -> ArenaName:

@@ -1,16 +1,20 @@
 """Engines that take turns: one is open at a time, and makes room for the next. The same for every flavour.
 
 What users keep of an engine (buffers, bindings, recordings) is dropped before it is closed, and it is closed before the
-next is opened. So shapes are bound, and recorded, again after every load.
+next is opened. So shapes are bound, and recorded, again after every load. While an engine runs, the files of the one
+that will be next are read ahead (`runtime/ahead.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 from sdxl_trt.bundle import EngineEntry
+from sdxl_trt.runtime.ahead import Ahead
 from sdxl_trt.runtime.device import Buffer, Device
 from sdxl_trt.runtime.engine import Binding, Engine
 from sdxl_trt.runtime.recent import Recent
@@ -21,10 +25,13 @@ class Turns:
 
     Args:
         device: where engines run.
+        files: of an engine.
     """
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, device: Device, files: Callable[[EngineEntry], tuple[Path, ...]]) -> None:
+        self._device, self._files = device, files
+        self._next = dict[str, EngineEntry]()  # by the key of the one before
+        self.ahead = Ahead()
         self._open: tuple[EngineEntry, Engine] | None = None
         self._kept = WeakSet[Recent[Any, Any]]()  # weakly: their owners hold this
 
@@ -35,9 +42,19 @@ class Turns:
             SdxlTrtError: what `open_engine` raises; then none is open.
         """
         if self._open is None or self._open[0] is not whose:
+            self.ahead.stop()
+            if self._open is not None:
+                self._next[self._open[0].key] = whose
             self._end()
             self._open = whose, open_engine()
+            if whose.key in self._next:
+                self.ahead.read(self._files(self._next[whose.key]))
         return self._open[1]
+
+    def expect(self, *engines: EngineEntry) -> None:
+        """Take it that they come in this order; what really follows on what is then learned."""
+        for one, other in pairwise(engines):
+            self._next.setdefault(one.key, other)
 
     def note(self, kept: Recent[Any, Any]) -> None:
         """Have what somebody keeps of the engine cleared before it is closed."""

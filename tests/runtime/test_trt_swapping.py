@@ -37,7 +37,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def take_turns(bench: Bench, *openers: Callable[[], Engine]) -> list[Caller]:
     """Callers of two engines, or of what these open; one is open at a time."""
-    turns = Turns(bench.device)
+    turns = Turns(bench.device, lambda entry: (bench.store.path(entry.file),))
     return [
         Caller(SwappedEngine(bench.target().engines["small"], "small", turns, opener), bench.device)
         for opener in openers or (bench.open, bench.open)
