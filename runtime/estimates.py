@@ -12,14 +12,15 @@ Opened = Sequence[tuple[ModelSpec, Mapping[str, EngineEntry]]]
 """A model and its engines; and a refiner and its."""
 
 
-def first_that_fits(profile: Profile, models: Opened, available: int, able: Sequence[str]) -> Memory | None:
+def first_that_fits(profile: Profile, models: Opened, free: int, able: Sequence[str], *, reserve: int) -> Memory | None:
     """The first of some policies that fits, at the engines' largest shapes, and what it comes to.
 
     Args:
         profile: the shapes that they take.
         models: what is opened.
-        available: bytes for engines.
+        free: bytes of the GPU.
         able: policies that these engines can do, in their order.
+        reserve: bytes of those that are free, which are not for engines.
 
     Returns:
         None where an engine is older than such figures.
@@ -34,8 +35,9 @@ def first_that_fits(profile: Profile, models: Opened, available: int, able: Sequ
     size = (profile.width.max * LATENT_SCALE, profile.height.max * LATENT_SCALE)
     options = [Refined(base=known[0], refiner=each) for each in known[1:]]
     found = components(known[0], Request(size=size, steps=30, batch=profile.slots.max), options)
-    fitting = [each for each in policies(found, available) if each.policy in able and each.fits(available)]
-    return fitting[0] if fitting else choose(found, available, able[-1])  # which says what would fit
+    available = free - reserve
+    possible = [each for each in policies(found, available) if each.policy in able and each.fits(available)]
+    return possible[0] if possible else choose(found, available, able[-1], reserve=reserve)  # which says what would fit
 
 
 def _costs(model: ModelSpec, engines: Mapping[str, EngineEntry]) -> ModelCosts | None:

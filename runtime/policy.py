@@ -79,18 +79,26 @@ def decide(wanted: str, target: Target, models: Models, device: Device | None) -
         UsageError: the target cannot stream weights.
         OutOfMemory: nothing fits, by estimate.
     """
-    streams = _streams(target, models)
-    if wanted == "stream" and not streams:
+    if wanted == "stream" and not _streams(target, models):
         raise _cannot_stream(target)
     if wanted != AUTO:
         return Policy(policy=wanted, why=_with_price(wanted, "asked for"))
     if not isinstance(device, CudaDevice):
         return Policy(policy="resident", why="on the processor")
+    return fitting(target, models, device.memory().free)
+
+
+def fitting(target: Target, models: Models, free: int) -> Policy:
+    """The first policy that fits the free memory of a GPU, in bytes.
+
+    Raises:
+        OutOfMemory: nothing fits, by estimate.
+    """
     from sdxl_trt.runtime.estimates import first_that_fits  # the catalogue of GPUs is not for the processor's start
 
-    free = device.memory().free
     opened = tuple(zip(filter(None, models), _engines(target, models), strict=True))
-    memory = first_that_fits(target.profile, opened, free - SPARE, POLICIES if streams else POLICIES[:-1])
+    able = POLICIES if _streams(target, models) else POLICIES[:-1]
+    memory = first_that_fits(target.profile, opened, free, able, reserve=SPARE)
     if memory is None:
         return Policy(policy="resident", why="the bundle does not say what its engines take")
     return Policy(policy=memory.policy, why=_with_price(memory.policy, "fits"), free=free, peak=memory.peak)

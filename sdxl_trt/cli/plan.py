@@ -23,7 +23,7 @@ from sdxl_trt.policies import AUTO, POLICIES
 from sdxl_trt.spec.profile import format_size
 
 if TYPE_CHECKING:
-    from sdxl_trt.planning import Card, ModelCosts, Plan
+    from sdxl_trt.planning import Card, Efficiency, ModelCosts, Plan, Time
 
 Size = tuple[int, int]
 
@@ -179,7 +179,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "calls": each.calls,
                 "operations": each.calls * each.work.operations(each.axes),
                 "bytes": each.calls * each.work.bytes(each.axes),
-                "seconds": dataclasses.asdict(time) if time else None,
+                "seconds": _fields(time),
             }
             for each, time in zip(plan.components, seconds, strict=True)
         ],
@@ -187,9 +187,15 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "policy": plan.chosen.policy,
         "peak": plan.chosen.peak,
         "building": dataclasses.asdict(plan.building),
-        "seconds": dataclasses.asdict(plan.total) if plan.total else None,
-        "efficiency": dataclasses.asdict(plan.efficiency) if plan.efficiency else None,
+        "seconds": _fields(plan.total),
+        "loading": _fields(plan.loading),
+        "preparing": _fields(plan.preparing),
+        "efficiency": _fields(plan.efficiency),
     }
+
+
+def _fields(value: Time | Efficiency | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(value) if value else None
 
 
 def shown(plan: Plan) -> str:
@@ -198,7 +204,7 @@ def shown(plan: Plan) -> str:
     return "\n".join(
         [
             f"{' with '.join(plan.models)} on {card.name}: {request.batch} × {format_size(request.size)}, "
-            f"{request.steps} steps. Everything is estimated.",
+            f"{request.steps} step{'s' * (request.steps > 1)}. Everything is estimated.",
             *(f"! {sentence}" for sentence in card.limits),
             "",
             *_component_lines(plan),
@@ -243,7 +249,9 @@ def _time_lines(plan: Plan) -> list[str]:
     if plan.total is None or plan.efficiency is None:
         return ["time: not known, for the card's rates are not"]
     each, reached = plan.total, plan.efficiency
+    parts = {"weights that come and go": plan.loading, "engines that are run once, and recorded, again": plan.preparing}
     return [
         f"time: {each.low:.3g} to {each.high:.3g} s, at least {each.floor:.3g} s",
+        *(f"  of it {part.low:.3g} to {part.high:.3g} s: {what}" for what, part in parts.items() if part and part.high),
         f"  at {reached.low:.0%} to {reached.high:.0%} of the peak, as published: {reached.source}",
     ]

@@ -16,6 +16,7 @@ from sdxl_trt.planning.components import Component, Option, Refined, Request, Ti
 from sdxl_trt.planning.models import PUBLISHED, ModelCosts, of_bundle, of_export, published
 from sdxl_trt.planning.plan import Card, Plan, make_plan
 from sdxl_trt.planning.policies import POLICIES, RESERVE, Memory, choose, gb, policies
+from sdxl_trt.planning.roofline import Efficiency, Time
 
 __all__ = [
     "POLICIES",
@@ -24,6 +25,7 @@ __all__ = [
     "Alternatives",
     "Card",
     "Component",
+    "Efficiency",
     "Memory",
     "ModelCosts",
     "Option",
@@ -31,6 +33,7 @@ __all__ = [
     "Refined",
     "Request",
     "Tiled",
+    "Time",
     "Unguided",
     "alternatives",
     "choose",

@@ -11,7 +11,7 @@ from sdxl_trt.planning.building import Building, building
 from sdxl_trt.planning.components import Components, Option, Refined, Request, components
 from sdxl_trt.planning.models import ModelCosts
 from sdxl_trt.planning.policies import RESERVE, Memory, choose, policies
-from sdxl_trt.planning.roofline import Efficiency, Time, efficiency, time, total
+from sdxl_trt.planning.roofline import Efficiency, Time, efficiency, loading, preparing, time, total
 from sdxl_trt.spec.profile import check_multiple
 
 
@@ -73,6 +73,10 @@ class Plan:
     building: Building
     times: tuple[Time, ...] | None
     """By component; none where the card's rates are not known."""
+    loading: Time | None
+    """Of the weights that the policy brings to the card for these pictures; in the total."""
+    preparing: Time | None
+    """Of engines that come again: run once, and recorded; in the total."""
     total: Time | None
     efficiency: Efficiency | None
 
@@ -118,6 +122,8 @@ def make_plan(
         chosen=chosen,
         building=building(found, sum(each.files for each in models), card.flavour),
         times=tuple(time(gpu, each) for each in found) if gpu else None,
+        loading=loading(gpu, found, chosen) if gpu else None,
+        preparing=preparing(gpu, found, chosen) if gpu else None,
         total=total(gpu, found, chosen) if gpu else None,
         efficiency=efficiency(gpu) if gpu else None,
     )

@@ -66,8 +66,8 @@ def _stream(components: Components, available: int) -> Memory:
     kept = [_kept(each, available) for each in streams]
     return Memory(
         policy="stream",
-        peak=max(others, *(each.activations + bytes_ for each, bytes_ in zip(streams, kept, strict=True))),
-        least=max(others, *(each.activations + _least_kept(each) for each in streams)),
+        peak=max([others, *(each.activations + bytes_ for each, bytes_ in zip(streams, kept, strict=True))]),
+        least=max([others, *(each.activations + _least_kept(each) for each in streams)]),
         loaded=_used_weights(tuple(each for each in components if not each.streams)) + sum(kept),
         streamed=sum(each.calls * (each.weights - bytes_) for each, bytes_ in zip(streams, kept, strict=True)),
     )
@@ -87,8 +87,14 @@ def least_memory(components: Components) -> int:
     return min(each.least for each in policies(components, 0))
 
 
-def choose(components: Components, available: int, wanted: str | None = None) -> Memory:
+def choose(components: Components, available: int, wanted: str | None = None, *, reserve: int = RESERVE) -> Memory:
     """The first policy that fits, or the wanted one.
+
+    Args:
+        components: the engines.
+        available: bytes for engines.
+        wanted: one of `POLICIES`.
+        reserve: bytes of the card beside them, for the message.
 
     Raises:
         OutOfMemory: none fits, or the wanted one does not; says the least memory that does.
@@ -101,8 +107,8 @@ def choose(components: Components, available: int, wanted: str | None = None) ->
     largest = max(components, key=lambda each: each.activations)
     raise OutOfMemory(
         f"there is no plan for this memory{f' with {wanted}' if wanted else ''}",
-        got=f"{gb(available)} for engines, beside {RESERVE / 1e9:.1f} GB for the driver and CUDA's context",
-        expected=f"a card of at least {gb(best.least + RESERVE)}, with the policy {best.policy}",
+        got=f"{gb(available)} for engines, beside {gb(reserve)} for the driver, CUDA's context and tensors",
+        expected=f"a card of at least {gb(best.least + reserve)}, with the policy {best.policy}",
         fix=f"smaller pictures or fewer at once: {largest.name} has {gb(largest.activations)} of activations"
         + ("; or another --memory" if wanted else ""),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from sdxl_trt.gpus import Gpu
@@ -52,6 +53,8 @@ SMALL_LOW = 0.65
 BUS = (12e9, 25e9, 31.5e9)
 """Bytes per second from pinned host memory, assumed: what copies reach on PCIe 3.0 x16 and 4.0 x16, and the peak of the
 latter."""
+RECORDING = 0.01
+"""Seconds to record an engine as a CUDA graph again, assumed: some thousand kernels, some microseconds each."""
 
 
 def efficiency(gpu: Gpu) -> Efficiency:
@@ -88,14 +91,29 @@ def time(gpu: Gpu, component: Component) -> Time:
 
 
 def total(gpu: Gpu, components: Components, memory: Memory) -> Time:
-    """Of all pictures of a request, with the weights that a policy brings to the card.
+    """Of all pictures of a request, with what a policy adds.
 
-    What the host does between engines is taken as hidden; so are streamed weights in the floor, behind the steps.
+    What the host does between engines is taken as hidden.
     """
+    swapping = loading(gpu, components, memory) + preparing(gpu, components, memory)
+    return sum((time(gpu, each) for each in components), start=swapping)
+
+
+def loading(gpu: Gpu, components: Components, memory: Memory) -> Time:
+    """Of weights that a policy brings to the card. In the floor, streamed ones come behind the steps."""
     slow, fast, peak = BUS
     loop = sum(floor(gpu, each) for each in components if each.streams)
     moved = memory.loaded + memory.streamed
-    transfer = Time(
+    return Time(
         floor=memory.loaded / peak + max(0.0, memory.streamed / peak - loop), low=moved / fast, high=moved / slow
     )
-    return sum((time(gpu, each) for each in components), start=transfer)
+
+
+def preparing(gpu: Gpu, components: Components, memory: Memory) -> Time:
+    """Of engines that were loaded: each runs once to be bound (`runtime/trt/binding.py`), and then is recorded."""
+    if memory.policy == "resident":
+        return Time(floor=0.0, low=0.0, high=0.0)
+    used = [each for each in components if each.calls]
+    recorded = RECORDING * sum(not (each.streams and memory.policy == "stream") for each in used)
+    once = (time(gpu, dataclasses.replace(each, calls=1)) for each in used)
+    return sum(once, start=Time(floor=recorded, low=recorded, high=recorded))

@@ -18,7 +18,7 @@ UNKNOWN = "not known"
 def summary(plan: Plan) -> Html:
     """The heading, and what matters most."""
     request, building = plan.request, plan.building
-    pictures = f"{request.batch} × {format_size(request.size)}, {request.steps} steps"
+    pictures = f"{request.batch} × {format_size(request.size)}, {request.steps} step{'s' * (request.steps > 1)}"
     return tag(
         "header",
         tag("h1", f"{' with '.join(plan.models)} on {plan.card.name}"),

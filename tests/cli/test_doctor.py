@@ -117,6 +117,28 @@ def test_each_bundle_on_each_device(sdxl_trt: Command, monkeypatch: pytest.Monke
     assert f"--bundle {path} --device cuda:0" in text
 
 
+def test_bundles_that_need_more_memory_than_is_free(sdxl_trt: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two engines of 4 GB: both at once, one at a time, none."""
+    (entry,) = RTX.engines.values()
+    assert entry.work
+    heavy = dataclasses.replace(entry, work=dataclasses.replace(entry.work, weights=4 * 10**9))
+    path = add_bundle("heavy", dataclasses.replace(RTX, engines={"step": heavy, "vae_decoder": heavy}))
+    for free, policy in ((9, "resident"), (5, "swap"), (4, None)):
+        use_driver(monkeypatch, RecordingDriver(name="NVIDIA GeForce RTX 4090", memory=free * 10**9))
+        outcome = sdxl_trt("doctor", "--json")
+        use = outcome.json["bundles"][0]["devices"]["cuda:0"]
+        text = sdxl_trt("doctor").out
+        if policy:
+            assert use["memory"].startswith(f"{policy} (fits; ")
+            assert outcome.json["picture"]["bundle"] == path
+            assert f"rtx runs, built: never run yet; memory: {policy} (fits" in text
+        else:
+            assert (use["target"], outcome.json["picture"]["bundle"]) == (None, "demo")
+            assert "3.46 GB for engines, beside 0.54 GB" in use["refused"]["rtx"]
+            assert "at least 4.54 GB, with the policy swap" in use["refused"]["rtx"]
+            assert use["refused"]["rtx"] in text
+
+
 def test_no_picture_is_status_1_with_what_helps(sdxl_trt: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     path = add_bundle("rtx", RTX)
     assert sdxl_trt("doctor").status == 0, "the demo model can be built for the processor"

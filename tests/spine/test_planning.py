@@ -30,7 +30,7 @@ from sdxl_trt.planning import (
 )
 from sdxl_trt.planning import building as built
 from sdxl_trt.planning.policies import LEAST_STREAMED, least_memory
-from sdxl_trt.planning.roofline import BUS, efficiency, floor, total
+from sdxl_trt.planning.roofline import BUS, RECORDING, efficiency, floor, preparing, time, total
 from sdxl_trt.spec import Term, Work
 
 BASE = published("stabilityai/stable-diffusion-xl-base-1.0")
@@ -206,12 +206,14 @@ def test_times_by_hand() -> None:
 def test_what_is_brought_to_the_card_costs_time() -> None:
     gpu, found = find_gpu("rtx3060"), components(BASE, PICTURE)
     resident, swap, stream = (total(gpu, found, memory) for memory in policies(found, 4 * 10**9))
-    for time in (resident, swap, stream):
-        assert time.floor <= time.low <= time.high
+    for each in (resident, swap, stream):
+        assert each.floor <= each.low <= each.high
     assert resident.floor < min(swap.floor, stream.floor)
     assert resident.high < swap.high < stream.high
     used = sum(each.weights for each in found if each.calls)
-    assert swap.high - resident.high == pytest.approx(used / BUS[0])
+    again = sum(time(gpu, dataclasses.replace(each, calls=1)).high + RECORDING for each in found if each.calls)
+    assert swap.high - resident.high == pytest.approx(used / BUS[0] + again)
+    assert preparing(gpu, found, policies(found, 0)[2]).floor < preparing(gpu, found, policies(found, 0)[1]).floor
 
 
 def test_published_speeds_are_in_the_range_of_plans() -> None:

@@ -54,7 +54,7 @@ def examine() -> dict[str, Any]:
         "disk": disk(),
         "libraries": libraries(hosts),
         "export": exporting(),
-        "bundles": bundles(hosts),
+        "bundles": bundles(hosts, {gpu["device"]: gpu["free"] for gpu in found if not gpu["error"]}),
     }
     report["picture"] = picture(report)
     report["problems"] = problems(report)

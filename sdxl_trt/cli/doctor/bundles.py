@@ -8,39 +8,52 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl_trt.bundle.hosts import ON_CPU
 from sdxl_trt.cli.models import newest_first
-from sdxl_trt.errors import BundleError, NoTargetForHost
+from sdxl_trt.errors import BundleError, NoTargetForHost, OutOfMemory
 
 if TYPE_CHECKING:
     from sdxl_trt.bundle import Host, Manifest
 
 
-def bundles(hosts: Mapping[str, Host]) -> list[dict[str, Any]]:
-    """The newest first."""
-    return [_bundle(folder, hosts) for folder in newest_first()]
+def bundles(hosts: Mapping[str, Host], free: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The newest first; with the bytes that are free on GPUs, by device."""
+    return [_bundle(folder, hosts, free) for folder in newest_first()]
 
 
-def _bundle(folder: Path, hosts: Mapping[str, Host]) -> dict[str, Any]:
+def _bundle(folder: Path, hosts: Mapping[str, Host], free: Mapping[str, int]) -> dict[str, Any]:
     from sdxl_trt.bundle import read_manifest
 
     try:
         manifest = read_manifest(folder)
     except BundleError as error:
         return {"path": str(folder), "model": None, "devices": {}, "error": error.as_dict()}
-    devices = {device: _use(manifest, folder, host) for device, host in hosts.items()}
+    devices = {device: _use(manifest, folder, host, free.get(device)) for device, host in hosts.items()}
     return {"path": str(folder), "model": manifest.model.name, "devices": devices, "error": None}
 
 
-def _use(manifest: Manifest, folder: Path, host: Host) -> dict[str, Any]:
-    """The target that a device gets, with whether it ever ran; or what would help. And why not the others."""
+def _use(manifest: Manifest, folder: Path, host: Host, free: int | None) -> dict[str, Any]:
+    """The target that a device gets, whether it ever ran, and its memory policy; or what would help.
+
+    And why not the others.
+    """
     from sdxl_trt.bundle.hosts import refusal
     from sdxl_trt.runtime.host import fitting_target
+    from sdxl_trt.runtime.policy import fitting
 
     refused = {target.name: reason for target in manifest.targets if (reason := refusal(target, host))}
     try:
         target = fitting_target(manifest, folder, host)
     except NoTargetForHost as error:
-        return {"target": None, "accepted": None, "refused": refused, "fix": error.fix}
-    return {"target": target.name, "accepted": target.accepted, "refused": refused, "fix": ""}
+        return _unusable(refused, error.fix)
+    refiner = manifest.refiner.model if manifest.refiner and target.refiner else None
+    try:
+        memory = None if free is None else str(fitting(target, (manifest.model, refiner), free))
+    except OutOfMemory as error:
+        return _unusable(refused | {target.name: f"{error.what}: {error.got}; needs {error.expected}"}, error.fix)
+    return {"target": target.name, "accepted": target.accepted, "memory": memory, "refused": refused, "fix": ""}
+
+
+def _unusable(refused: dict[str, str], fix: str) -> dict[str, Any]:
+    return {"target": None, "accepted": None, "memory": None, "refused": refused, "fix": fix}
 
 
 def picture(report: Mapping[str, Any]) -> dict[str, str | None] | None:

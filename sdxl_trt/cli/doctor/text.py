@@ -67,6 +67,7 @@ def _bundle(bundle: Row) -> Iterator[str]:
     yield f"{bundle['path']}  {bundle['model'] or _flat(bundle['error'])}"
     for device, use in bundle["devices"].items():
         proven = "" if use["accepted"] else ", built: never run yet"
+        proven += f"; memory: {use['memory']}" if use["memory"] else ""
         yield f"  {device}: " + (
             f"{use['target']} runs{proven}" if use["target"] else f"nothing runs. fix: {use['fix']}"
         )
