@@ -30,8 +30,8 @@ them, {RESERVE / 1e9:.1f} GB of each card are left to the driver, CUDA's context
 
 * **resident**: all engines stay on the card.
 * **swap**: one engine at a time: text encoders, then the UNet, then the VAE. Weights come from host memory once per
-  request; the files of the one that comes next are read while the one before it runs. Each is bound (which runs it once)
-  and recorded again, which `plan` counts.
+  request; the files of the one that comes next are read while the one before it runs. Each is bound (which runs it
+  once) and recorded again, which `plan` counts.
 * **stream**: as swap, and the UNet's weights pass through what memory is left in every step. The peak is what it would
   use of the card; it works as long as a part of {LEAST_STREAMED:.0%} of the weights finds room.
 * **—**: none of them fits; in brackets the memory of a card that would do.

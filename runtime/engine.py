@@ -133,19 +133,9 @@ def allocate(engine: Engine, device: Device, axes: Axes) -> dict[str, Buffer]:
     """A zero-filled buffer for every tensor of an engine, by name."""
     tensors = (*engine.inputs.values(), *engine.outputs.values())
     return {
-        tensor.name: device.allocate(shape_of(tensor, axes), tensor.dtype, f"tensor {tensor.name} of {engine.name}")
+        tensor.name: device.allocate(tensor.at(axes), tensor.dtype, f"tensor {tensor.name} of {engine.name}")
         for tensor in tensors
     }
-
-
-def shape_of(tensor: TensorSpec, axes: Axes) -> tuple[int, ...]:
-    """A tensor's shape with its axes filled in; `8*height` is eight times that axis."""
-    return tuple(size if isinstance(size, int) else _length(size, axes) for size in tensor.shape)
-
-
-def _length(name: str, axes: Axes) -> int:
-    factor, _, axis = name.rpartition("*")
-    return int(factor or 1) * axes[axis]
 
 
 def check_signature(

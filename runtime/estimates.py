@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sdxl_trt.bundle import EngineEntry
-from sdxl_trt.planning import Memory, ModelCosts, Refined, Request, choose, components, policies
+from sdxl_trt.planning import Memory, ModelCosts, Refined, Request, choose, components, policies, scratch_of
 from sdxl_trt.spec import LATENT_SCALE, ModelSpec, Profile
 
 Opened = Sequence[tuple[ModelSpec, Mapping[str, EngineEntry]]]
@@ -42,4 +42,6 @@ def first_that_fits(profile: Profile, models: Opened, free: int, able: Sequence[
 
 def _costs(model: ModelSpec, engines: Mapping[str, EngineEntry]) -> ModelCosts | None:
     works = {name: entry.work for name, entry in engines.items() if entry.work}
-    return ModelCosts(model=model, works=works, files=0) if len(works) == len(engines) else None
+    if len(works) < len(engines):
+        return None
+    return ModelCosts(model=model, works=works, files=0, scratch=scratch_of(engines))

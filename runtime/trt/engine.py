@@ -5,6 +5,7 @@ Source for the calls: NVIDIA's Python API reference of TensorRT 11.4 and TensorR
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from sdxl_trt.bundle import BlobStore, EngineEntry, Host, Target
 from sdxl_trt.bundle.checked import CheckedBlob
 from sdxl_trt.bundle.hosts import refusal
-from sdxl_trt.errors import NoTargetForHost
+from sdxl_trt.errors import NoTargetForHost, OutputError
 from sdxl_trt.libraries import error_log, require
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.cuda.arenas import ArenaName
@@ -23,6 +24,7 @@ from sdxl_trt.runtime.trt.binding import TrtBinding
 from sdxl_trt.runtime.trt.library import LIBRARIES, refused
 from sdxl_trt.runtime.trt.reader import stream_reader
 from sdxl_trt.runtime.trt.streaming import place_weights
+from sdxl_trt.scratch import note_scratch
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32"}
 
@@ -62,6 +64,7 @@ class TrtEngine(AlwaysOpen):
     ) -> None:
         library = LIBRARIES[target.flavour]
         self.name, self.device, self.arena, self.streams = name, device, arena, streams
+        self.plan = entry.file.sha256
         self.inputs = {tensor.name: tensor for tensor in entry.inputs}
         self.outputs = {tensor.name: tensor for tensor in entry.outputs}
         device.make_current()
@@ -74,10 +77,10 @@ class TrtEngine(AlwaysOpen):
             check_signature(f"the {what} of {name}", expected, signature)
         if not self.deferred:
             self.settle()
+        self._note()
         self.config = config = self.cuda_engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        sha256 = entry.file.sha256
-        self.kernels = rtx.KernelCache(trt, config, sha256, device) if library.finishes_engines else None
+        self.kernels = rtx.KernelCache(trt, config, self.plan, device) if library.finishes_engines else None
 
     def new_runtime(self) -> Any:
         """What deserialises the plan."""
@@ -89,6 +92,12 @@ class TrtEngine(AlwaysOpen):
         elsewhere = place_weights(cuda_engine, self.name, device, self.log, streams=self.streams)
         self.weights = device.lend(cuda_engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE) - elsewhere)
         device.arenas.reserve(self.arena, cuda_engine.device_memory_size_v2)
+
+    def _note(self) -> None:
+        """Keep what the library says of its memory for later plans. Where that cannot be, they have estimates."""
+        if not self.streams:
+            with contextlib.suppress(OutputError, OSError):
+                note_scratch(self.plan, self.cuda_engine.device_memory_size_v2)
 
     def bind(self, buffers: Mapping[str, Buffer]) -> TrtBinding:
         """Put a buffer on the GPU behind every input and output, and run once: later runs compile and allocate nothing.

@@ -176,6 +176,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
                 "parameters": each.work.parameters,
                 "weights": each.weights,
                 "activations": each.activations,
+                "activations_of": "TensorRT" if each.scratch else "graph",
                 "calls": each.calls,
                 "operations": each.calls * each.work.operations(each.axes),
                 "bytes": each.calls * each.work.bytes(each.axes),
@@ -219,11 +220,16 @@ def shown(plan: Plan) -> str:
 
 def _component_lines(plan: Plan) -> list[str]:
     lines = [f"{'':22}{'weights':>10}{'activations':>13}{'calls':>7}{'TFLOP':>10}{'at least':>11}"]
+    told = [each.name for each in plan.components if each.scratch and each.calls]
     for place, each in enumerate(plan.components):
         operations = each.calls * each.work.operations(each.axes) / 1e12
         least = f"{plan.times[place].floor:9.3f} s" if plan.times else ""
         lines.append(
             f"{each.name:22}{gb(each.weights):>10}{gb(each.activations):>13}{each.calls:>7}{operations:>10.3f}{least:>11}"
+        )
+    if told:
+        lines.append(
+            f"activations of {', '.join(told)}: as TensorRT said when they were opened here, at their largest shapes"
         )
     return lines
 

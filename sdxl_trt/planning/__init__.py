@@ -13,7 +13,7 @@ Everything here is arithmetic on figures that are stated with their sources: it 
 
 from sdxl_trt.planning.alternatives import Alternatives, alternatives
 from sdxl_trt.planning.components import Component, Option, Refined, Request, Tiled, Unguided, components
-from sdxl_trt.planning.models import PUBLISHED, ModelCosts, of_bundle, of_export, published
+from sdxl_trt.planning.models import PUBLISHED, ModelCosts, Scratch, of_bundle, of_export, published, scratch_of
 from sdxl_trt.planning.plan import Card, Plan, make_plan
 from sdxl_trt.planning.policies import POLICIES, RESERVE, Memory, choose, gb, policies
 from sdxl_trt.planning.roofline import Efficiency, Time
@@ -32,6 +32,7 @@ __all__ = [
     "Plan",
     "Refined",
     "Request",
+    "Scratch",
     "Tiled",
     "Time",
     "Unguided",
@@ -44,4 +45,5 @@ __all__ = [
     "of_export",
     "policies",
     "published",
+    "scratch_of",
 ]

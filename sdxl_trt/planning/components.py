@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdxl_trt.bundle import conflict
-from sdxl_trt.planning.models import ModelCosts
+from sdxl_trt.planning.models import ModelCosts, Scratch
 from sdxl_trt.spec import LATENT_SCALE, Work
 from sdxl_trt.spec.profile import check_tile
 
@@ -47,6 +47,8 @@ class Component:
     """Its weights may be streamed: it runs in the denoising loop."""
     plan: int | None = None
     """Bytes of the engine, where it is built."""
+    scratch: Scratch | None = None
+    """What TensorRT said of it, where it was opened on this host."""
 
     @property
     def weights(self) -> int:
@@ -55,8 +57,12 @@ class Component:
 
     @property
     def activations(self) -> int:
-        """Bytes at their peak, inputs and outputs among them."""
-        return self.work.activations(self.axes) if self.calls else 0
+        """Bytes at their peak, inputs and outputs among them: TensorRT's own figure, or else the graph's liveness."""
+        if not self.calls:
+            return 0
+        if self.scratch:
+            return self.scratch.size + sum(tensor.bytes_at(self.axes) for tensor in self.scratch.tensors)
+        return self.work.activations(self.axes)
 
 
 Components = tuple[Component, ...]
@@ -86,6 +92,7 @@ def components(costs: ModelCosts, request: Request, options: Sequence[Option] = 
             calls=calls.get(name, 1),
             streams=name == "step",
             plan=costs.plans.get(name),
+            scratch=costs.scratch.get(name),
         )
         for name, work in costs.works.items()
         if name != "unet"
@@ -161,6 +168,7 @@ class Refined:
                 work=work,
                 calls={"step": calls, "text_encoder_2": 1}.get(graph, 0),  # the base model's VAE decodes
                 plan=self.refiner.plans.get(graph),
+                scratch=self.refiner.scratch.get(graph),
             )
             for graph, work in self.refiner.works.items()
             if graph in base and base[graph].work != work

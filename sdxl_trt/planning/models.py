@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdxl_trt.bundle import EngineEntry, Target, read_manifest
 from sdxl_trt.decode import decode, loads
 from sdxl_trt.errors import BundleError, UsageError
-from sdxl_trt.spec import ModelSpec, Work
+from sdxl_trt.scratch import known_scratch
+from sdxl_trt.spec import ModelSpec, TensorSpec, Work
 
 PUBLISHED = {
     "stabilityai/stable-diffusion-xl-base-1.0": ("base", 1024),
@@ -17,6 +19,16 @@ PUBLISHED = {
     "stabilityai/stable-diffusion-xl-refiner-1.0": ("refiner", 1024),
 }
 """Models whose shapes the package knows: kind, and the edge in pixels that they were trained at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scratch:
+    """What TensorRT itself said of an engine that was opened on this host (`sdxl_trt.scratch`)."""
+
+    size: int
+    """Bytes that it works in, at the largest shapes that it takes: that is what the runtime reserves."""
+    tensors: tuple[TensorSpec, ...]
+    """Its inputs and outputs, which come beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +42,17 @@ class ModelCosts:
     """Bytes that a bundle has of it beside its engines: tokenizers, token embedding tables, licence texts."""
     plans: dict[str, int] = field(default_factory=dict)
     """Bytes of its engines and the weights files they read, by graph name, where they are built."""
+    scratch: dict[str, Scratch] = field(default_factory=dict)
+    """By graph name, of those that were opened here."""
+
+
+def scratch_of(engines: Mapping[str, EngineEntry]) -> dict[str, Scratch]:
+    """What is known of built engines, by graph name."""
+    return {
+        name: Scratch(size=size, tensors=(*entry.inputs, *entry.outputs))
+        for name, entry in engines.items()
+        if (size := known_scratch(entry.file.sha256)) is not None
+    }
 
 
 def published(repository: str) -> ModelCosts:
@@ -66,6 +89,7 @@ def of_bundle(bundle: Path, sm: int | None, *, refiner: bool = False) -> ModelCo
         works={name: _work(bundle, name, entry) for name, entry in engines.items()},
         files=sum(blob.bytes for blob in part.files.values()),
         plans={name: sum(blob.bytes for blob in (entry.file, *entry.weights)) for name, entry in engines.items()},
+        scratch=scratch_of(engines),
     )
 
 

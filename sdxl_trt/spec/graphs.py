@@ -6,7 +6,11 @@ A shape holds integers and axis names. Axes: `rows` (UNet evaluations in a call,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from sdxl_trt.spec.column import COLUMN_WIDTH, HISTORY
 from sdxl_trt.spec.model import ModelSpec, TextEncoderSpec
@@ -25,6 +29,19 @@ class TensorSpec:
     dtype: str
     """numpy's name: float32, float16 or int32."""
     shape: tuple[int | str, ...]
+
+    def at(self, axes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape with its axes filled in; `8*height` is eight times that axis."""
+        return tuple(size if isinstance(size, int) else _length(size, axes) for size in self.shape)
+
+    def bytes_at(self, axes: Mapping[str, int]) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.at(axes)) * np.dtype(self.dtype).itemsize
+
+
+def _length(name: str, axes: Mapping[str, int]) -> int:
+    factor, _, axis = name.rpartition("*")
+    return int(factor or 1) * axes[axis]
 
 
 @dataclass(frozen=True, kw_only=True)

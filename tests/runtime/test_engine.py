@@ -12,7 +12,7 @@ from small_graph import INPUTS, OUTPUTS, WEIGHT, assert_right, make_entry, rando
 from sdxl_trt.bundle import BlobStore, EngineEntry
 from sdxl_trt.errors import BundleError, RunError
 from sdxl_trt.runtime.device import HostDevice
-from sdxl_trt.runtime.engine import Caller, allocate, shape_of
+from sdxl_trt.runtime.engine import Caller, allocate
 from sdxl_trt.runtime.ort import OrtEngine
 from sdxl_trt.spec import TensorSpec
 
@@ -62,7 +62,7 @@ def test_a_caller_takes_any_shape(store: BlobStore, entry: EngineEntry) -> None:
 
 def test_shapes_follow_from_axes() -> None:
     tensor = TensorSpec(name="image", dtype="float32", shape=("slots", 3, "8*height", "8*width"))
-    assert shape_of(tensor, {"slots": 1, "height": 15, "width": 17}) == (1, 3, 120, 136)
+    assert tensor.at({"slots": 1, "height": 15, "width": 17}) == (1, 3, 120, 136)
 
 
 @pytest.mark.parametrize("which", ["file", "weights"])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorrt_rtx as real
-from recording_tensorrt import WEIGHTS, make_plan
+from recording_tensorrt import SCRATCH, WEIGHTS, make_plan
 from trt_bench import TENSORS, Bench, values
 
 from sdxl_trt.bundle.checked import CHUNK
@@ -25,8 +25,10 @@ from sdxl_trt.errors import (
     RunError,
     UnsupportedSize,
 )
+from sdxl_trt.paths import cache_folder
 from sdxl_trt.runtime.engine import SHAPES, Caller, allocate, record
 from sdxl_trt.runtime.trt import LIBRARIES
+from sdxl_trt.scratch import known_scratch, note_scratch
 
 
 @pytest.fixture(autouse=True)
@@ -280,3 +282,15 @@ def test_a_closed_engine_leaves_its_plan_to_nobody(bench: Bench) -> None:
     plan = weakref.ref(engine.cuda_engine)
     engine.close()
     assert plan() is None
+
+
+def test_scratch_memory_is_told_to_later_plans(bench: Bench) -> None:
+    """In TensorRT's own figure, which takes the GPU."""
+    assert known_scratch(bench.blob.sha256) is None
+    bench.open()
+    assert known_scratch(bench.blob.sha256) == SCRATCH
+    note_scratch(bench.blob.sha256, 5)
+    bench.open()
+    assert known_scratch(bench.blob.sha256) == SCRATCH
+    (cache_folder() / "scratch" / bench.blob.sha256).write_text("9" * 40)
+    assert known_scratch(bench.blob.sha256) is None  # not ours

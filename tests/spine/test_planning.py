@@ -20,6 +20,7 @@ from sdxl_trt.planning import (
     ModelCosts,
     Refined,
     Request,
+    Scratch,
     Tiled,
     Unguided,
     choose,
@@ -31,7 +32,7 @@ from sdxl_trt.planning import (
 from sdxl_trt.planning import building as built
 from sdxl_trt.planning.policies import LEAST_STREAMED, least_memory
 from sdxl_trt.planning.roofline import BUS, RECORDING, efficiency, floor, preparing, time, total
-from sdxl_trt.spec import Term, Work
+from sdxl_trt.spec import TensorSpec, Term, Work
 
 BASE = published("stabilityai/stable-diffusion-xl-base-1.0")
 REFINER = published("stabilityai/stable-diffusion-xl-refiner-1.0")
@@ -174,6 +175,16 @@ def test_a_refiner_adds_what_it_has_of_its_own() -> None:
     extra = [each for each in found if each.name.startswith("refiner")]
     assert [(each.name, each.calls, each.streams) for each in extra] == [("refiner step", 6, True)]
     assert next(each for each in found if each.name == "step").calls == 24
+
+
+def test_the_figure_of_tensorrt_goes_before_the_graphs() -> None:
+    tensors = (TensorSpec(name="x", dtype="float16", shape=("slots", 4, "8*height", "width")),)
+    known = dataclasses.replace(BASE, scratch={"step": Scratch(size=10**6, tensors=tensors)})
+    (step,) = (each for each in components(known, PICTURE) if each.name == "step")
+    height, width = (edge // 8 for edge in PICTURE.size[::-1])
+    assert step.activations == 10**6 + 2 * PICTURE.batch * 4 * 8 * height * width
+    others = [[each for each in components(costs, PICTURE) if each.name != "step"] for costs in (known, BASE)]
+    assert others[0] == others[1]
 
 
 def test_a_refiner_that_is_none_is_refused() -> None:
