@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdxl_trt.demo_bundle import demo_bundle
+from sdxl_trt.demo_bundle import bundle_folder
 from sdxl_trt.policies import AUTO
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
@@ -68,7 +68,7 @@ class Pipeline(Maker):
         """Open a bundle for this host.
 
         Args:
-            bundle: its folder; or 'demo' for the demo model, which is built on first use.
+            bundle: its folder; or 'demo', 'demo-turbo' or 'demo-refiner', which are built on first use.
             device: 'cpu', 'cuda' or 'cuda:1'.
             threads: that one engine may use on the processor; as many as this process may run on when not given.
             refiner: open the bundle's refiner too, where there is one.
@@ -84,7 +84,7 @@ class Pipeline(Maker):
             FlavourUnavailable: the GPU, or a library that the engines need on it, is missing.
             OutOfMemory: the GPU has too little memory, or by all estimates will have.
         """
-        folder = demo_bundle() if bundle == "demo" else Path(bundle)
+        folder = bundle_folder(bundle)
         opened = open_device(device)
         try:
             return cls(load(folder, threads=threads, refiner=refiner, device=opened, memory=memory), opened)

@@ -7,6 +7,12 @@ from pathlib import Path
 
 DEMO_CHECKPOINT = Path(__file__).with_name("demo") / "sdxl-shapes"
 """The demo model that comes with the package, in diffusers' layout."""
+DEMO_MODELS = {
+    "demo": DEMO_CHECKPOINT,
+    "demo-turbo": DEMO_CHECKPOINT.with_name("sdxl-shapes-turbo"),
+    "demo-refiner": DEMO_CHECKPOINT.with_name("sdxl-shapes-refiner"),
+}
+"""The demo model, its student for one to four steps, and its refiner, by the names they have as a MODEL."""
 
 
 def model_name(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sdxl_trt.demo_bundle import demo_bundle
+from sdxl_trt.demo_bundle import bundle_folder
 from sdxl_trt.errors import UsageError
 from sdxl_trt.policies import AUTO
 from sdxl_trt.progress import Progress, silent
@@ -54,7 +54,7 @@ class Fleet(Maker):
         """Open a bundle on each of these devices.
 
         Args:
-            bundle: its folder; or 'demo' for the demo model, which is built on first use.
+            bundle: its folder; or 'demo', 'demo-turbo' or 'demo-refiner', which are built on first use.
             devices: 'cuda:0', 'cuda:1' and so on, each once; 'cpu' as often as there shall be processes on it.
             threads: that one engine may use on the processor; when not given, those that this process may run on are
                 divided.
@@ -67,7 +67,7 @@ class Fleet(Maker):
             RunError: a process ended.
         """
         share = max(1, len(os.sched_getaffinity(0)) // max(1, _check(devices).count(None)))
-        folder = demo_bundle() if bundle == "demo" else Path(bundle)
+        folder = bundle_folder(bundle)
         each = share if threads is None else threads
         openings = [
             Opening(bundle=folder, device=device, threads=each, refiner=refiner, memory=memory) for device in devices

@@ -16,7 +16,7 @@ from sdxl_trt.bench.roofline import plot
 from sdxl_trt.bench.rows import Figure
 from sdxl_trt.errors import UnknownName, UsageError
 from sdxl_trt.gpus import find_gpu
-from sdxl_trt.paths import DEMO_CHECKPOINT
+from sdxl_trt.paths import DEMO_MODELS
 from sdxl_trt.progress import Progress
 from sdxl_trt.runtime.cuda import CudaDevice
 from sdxl_trt.runtime.device import Device
@@ -158,7 +158,7 @@ def check_batches(asked: tuple[int, ...] | None, profile: Profile) -> tuple[int,
 def _peers(plan: Plan, ours: Ours, progress: Progress) -> Iterator[Figure]:
     """Figures of each peer, or the reasons why there are none."""
     batches = tuple(len(measured.settings.seeds) for measured in ours.measured)
-    checkpoint = plan.checkpoint or (DEMO_CHECKPOINT if ours.model == DEMO_CHECKPOINT.name else None)
+    checkpoint = plan.checkpoint or {path.name: path for path in DEMO_MODELS.values()}.get(ours.model)
     wanted = ours.gpu is not None if plan.compiled is None else plan.compiled
     for who, compiled in PEERS.items() if plan.peers else ():
         if checkpoint is None:

@@ -15,7 +15,7 @@ from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.run import SIZE
 from sdxl_trt.errors import UsageError
 from sdxl_trt.files import check_writable
-from sdxl_trt.paths import DEMO_CHECKPOINT
+from sdxl_trt.paths import DEMO_MODELS
 
 if TYPE_CHECKING:
     from sdxl_trt.runtime.device import Device
@@ -97,7 +97,7 @@ def _checkpoint(name: str | None, no_peer: bool) -> Path | None:
         return None
     if no_peer:
         raise UsageError("give --peer or --no-peer, not both", fix="--peer CHECKPOINT")
-    folder = DEMO_CHECKPOINT if name == "demo" else Path(name)
+    folder = DEMO_MODELS.get(name) or Path(name)
     if not (folder / "model_index.json").is_file():
         raise UsageError(
             f"diffusers cannot load {name}",

@@ -56,7 +56,8 @@ def export_command(
 ) -> None:
     """Write ONNX graphs of MODEL, which name its weights and copy none.
 
-    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or 'demo'.
+    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or one that comes with
+    sdxl-trt: 'demo', 'demo-turbo' or 'demo-refiner'.
     """
     check_writable(output / "export.json")
     with shown_progress() as progress:
@@ -158,7 +159,8 @@ def build_command(
 ) -> None:
     """Compile engines of MODEL for one or more GPUs into a bundle.
 
-    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or 'demo'.
+    MODEL is a hub id (owner/name), a folder in diffusers' layout, a .safetensors file, or one that comes with
+    sdxl-trt: 'demo', 'demo-turbo' or 'demo-refiner'.
 
     What is already built is kept; a build that was stopped goes on where it was. Give the same -o to add targets to a
     bundle.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sdxl_trt.cli.models import newest_first
-from sdxl_trt.demo_bundle import demo_bundle
+from sdxl_trt.demo_bundle import bundle_folder, demo_bundle
 from sdxl_trt.errors import NoTargetForHost
 from sdxl_trt.paths import bundles_folder
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 def open_bundle(bundle: Path | None, load: Callable[[Path], T]) -> tuple[T, Path]:
-    """What `load` makes of the bundle given ('demo': the demo model's), of the newest that fits, or else of the demo's.
+    """What `load` makes of the bundle given (or a demo model's name), of the newest that fits, or else of the demo's.
 
     Raises:
         NoTargetForHost: none of those that are there runs here; and whatever else `load` raises.
         BuildError: the demo model's could not be built.
     """
     if bundle is not None:
-        folder = demo_bundle() if str(bundle) == "demo" else bundle
+        folder = bundle_folder(bundle)
         return load(folder), folder
     refused = []
     for folder in newest_first():

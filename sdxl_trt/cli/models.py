@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from sdxl_trt.paths import DEMO_CHECKPOINT, bundles_folder, cache_folder, model_name
+from sdxl_trt.paths import DEMO_MODELS, bundles_folder, cache_folder, model_name
 from sdxl_trt.progress import Progress, silent
 
 DEFAULT_MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -20,14 +20,14 @@ _HUB_ID = re.compile(
 
 
 def model_path(model: str, progress: Progress = silent) -> Path:
-    """Where a MODEL is: 'demo', a path, or an id on the Hugging Face hub, which is fetched unless it is here.
+    """Where a MODEL is: one of `DEMO_MODELS`, a path, or an id on the Hugging Face hub, fetched unless it is here.
 
     Raises:
         CheckpointError: the hub has no such model, or cannot be reached, or it is no SDXL.
         OutputError: there is no room for it.
     """
-    if model == "demo":
-        return DEMO_CHECKPOINT
+    if model in DEMO_MODELS:
+        return DEMO_MODELS[model]
     hub = on_hub(model)
     if hub is None:
         return Path(model)
