@@ -32,7 +32,7 @@ class Existing:
         self._store = BlobStore(bundle)
         self._pending = bundle / ".pending"
         self._sound: set[str] = set()
-        self.manifest = read_manifest(bundle) if (bundle / MANIFEST_NAME).exists() else None
+        self.manifest = read_manifest(bundle, signed=False) if (bundle / MANIFEST_NAME).exists() else None
         if self.manifest:
             _check_same_model(bundle, self.manifest.model, model)
             if refiner and self.manifest.refiner:

@@ -5,6 +5,7 @@
     │   ├── UnknownName               no GPU, model, sampler or flavour of that name; suggests the nearest
     │   ├── UnsupportedSize           width × height the engines cannot take
     │   ├── NoStepLeft                a part of a run that holds no step
+    │   ├── KeyFileError              a file that was named as a key and cannot be used as one
     │   ├── ImageError                an input picture or mask that cannot be read, is too large, or does not fit
     │   └── PromptTooLong             more tokens than the engines take
     ├── CheckpointError               the model folder cannot be exported (missing, damaged, another class)
@@ -12,7 +13,8 @@
     ├── FlavourUnavailable            the library, or the GPU, that this flavour needs is not here
     ├── BuildError                    an engine could not be compiled or was not accepted
     ├── BundleError                   the bundle is damaged, hostile or of an unknown schema
-    │   └── NoTargetForHost           a sound bundle, but nothing in it runs here
+    │   ├── NoTargetForHost           a sound bundle, but nothing in it runs here
+    │   └── NotTrusted                no key of this host vouches for it, it is too old, or others could alter it
     ├── SchedulerError                the scheduler config asks for something that has no linear table
     ├── OutputError                   a result cannot be written where it was asked for
     ├── OutOfMemory                   memory that is needed was refused, or will be
@@ -106,6 +108,10 @@ class NoStepLeft(UsageError):
         self.part = part
 
 
+class KeyFileError(UsageError):
+    """A file that was named as a key to sign with, or to check signatures with, and cannot be used as one."""
+
+
 class ImageError(UsageError):
     """An input picture or mask that cannot be used: damaged, of a wrong size, or with nothing to paint."""
 
@@ -136,6 +142,10 @@ class BundleError(SdxlTrtError):
 
 class NoTargetForHost(BundleError):
     """A sound bundle with no target that this host can use; says which part differs."""
+
+
+class NotTrusted(BundleError):
+    """A bundle that no key of this host vouches for, that is older than what is here, or that others could alter."""
 
 
 class SchedulerError(SdxlTrtError):

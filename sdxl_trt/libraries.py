@@ -14,6 +14,9 @@ EXTRAS = {
     "cuda.bindings.driver": "tensorrt",
     "onnx": "export,build",
     "onnx.reference": "export,build",
+    "cryptography.hazmat.primitives.serialization": "ship",
+    "cryptography.hazmat.primitives.asymmetric.ec": "ship",
+    "model_signing": "ship",
 }
 """The extra of this package that brings a module."""
 

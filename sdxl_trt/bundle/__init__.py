@@ -1,6 +1,7 @@
 """The bundle: a folder that holds everything a host needs to make pictures, and nothing else travels.
 
 bundle.json           what is in it (`Manifest`), written last and atomically
+bundle.sig            who vouches for it, if anybody does (see sdxl_trt.trust)
 blobs/sha256/<hex>    every file under the hash of its content, shared between targets
 .pending/<key>.json   engines of a build that has not finished (see sdxl_trt.engines.pending)
 .lock                 held by whoever writes
@@ -16,6 +17,8 @@ from sdxl_trt.bundle.manifest import (
     Manifest,
     Refiner,
     Target,
+    manifest_text,
+    parse_manifest,
     read_manifest,
     write_manifest,
 )
@@ -33,6 +36,8 @@ __all__ = [
     "Target",
     "choose_target",
     "conflict",
+    "manifest_text",
+    "parse_manifest",
     "read_manifest",
     "write_manifest",
 ]

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from sdxl_trt.bundle.manifest import MANIFEST_NAME, Blob
 from sdxl_trt.errors import BundleError, OutputError
-from sdxl_trt.files import LOCK_NAME, exclusive, temporary_in, unwritable
+from sdxl_trt.files import LOCK_NAME, exclusive, no_links, temporary_in, unwritable, why_unreadable
 
 
 class HashingWriter:
@@ -79,8 +79,7 @@ class BlobStore:
                     return path
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
-            raise damaged(what, path, reason, f"a file of {blob.bytes} bytes") from error
+            raise damaged(what, path, why_unreadable(error), f"a file of {blob.bytes} bytes") from error
         if digest != blob.sha256:
             raise damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {blob.sha256}")
         self._verified[blob] = state
@@ -180,11 +179,6 @@ def _copy(source: BinaryIO, descriptor: int) -> None:
             raise
         with os.fdopen(os.dup(descriptor), "wb") as copy:
             shutil.copyfileobj(source, copy)
-
-
-def no_links(path: str, flags: int) -> int:
-    """An opener that refuses symbolic links."""
-    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def damaged(what: str, path: Path, got: str, expected: str) -> BundleError:

@@ -7,14 +7,14 @@ handed out, it must still have its hash. So whoever writes to the file in betwee
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from types import TracebackType
 
-from sdxl_trt.bundle.blobs import BlobStore, damaged, no_links
+from sdxl_trt.bundle.blobs import BlobStore, damaged
 from sdxl_trt.bundle.manifest import Blob
 from sdxl_trt.errors import BundleError
+from sdxl_trt.files import no_links, why_unreadable
 
 CHUNK = 2**22
 """Bytes that are read and hashed at once."""
@@ -39,8 +39,7 @@ class CheckedBlob:
         try:
             self._file = open(self._path, "rb", buffering=0, opener=no_links)  # noqa: SIM115 (closed by `close`)
         except OSError as error:
-            reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
-            raise self._damaged(reason, f"a file of {blob.bytes} bytes") from error
+            raise self._damaged(why_unreadable(error), f"a file of {blob.bytes} bytes") from error
         try:
             if blob not in store.digests:
                 store.digests[blob] = self._check(blob)

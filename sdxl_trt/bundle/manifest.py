@@ -11,8 +11,9 @@ from pathlib import Path
 from sdxl_trt.bundle.refiner import conflict
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError
-from sdxl_trt.files import write_json
+from sdxl_trt.files import no_links, why_unreadable, write_json
 from sdxl_trt.spec import SPEC_VERSION, ModelSpec, Profile, TensorSpec, Work
+from sdxl_trt.trust import SIGNATURE_NAME, admit
 
 MANIFEST_NAME = "bundle.json"
 SCHEMA_VERSION = 3
@@ -91,6 +92,10 @@ class Target:
         refiner = {f"refiner's {name}": entry for name, entry in self.refiner.items()}
         return (*self.engines.items(), *refiner.items())
 
+    def blobs(self) -> tuple[Blob, ...]:
+        """Its engines' files; one that two engines share twice."""
+        return tuple(blob for _, engine in self.all_engines() for blob in (engine.file, *engine.weights))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refiner:
@@ -131,28 +136,54 @@ class Manifest:
         """Every file that is named, by hash."""
         named = [*self.files.values(), *(self.refiner.files.values() if self.refiner else ())]
         for target in self.targets:
-            for _, engine in target.all_engines():
-                named += [engine.file, *engine.weights]
+            named += target.blobs()
         return {blob.sha256: blob for blob in named}
 
 
-def read_manifest(bundle: Path) -> Manifest:
+def read_manifest(bundle: Path, *, signed: bool = True) -> Manifest:
     """Read and check bundle.json (not yet the files it names).
+
+    Args:
+        bundle: the folder.
+        signed: where keys are configured on this host, one of them must vouch for it (see `sdxl_trt.trust`). Who
+            builds or signs a bundle reads it before it is signed.
 
     Raises:
         BundleError: there is none, it is not what its schema says, or it is of a schema or spec not known here.
+        NotTrusted: this host has keys, and none of them vouches for it, or others could alter it.
+        KeyFileError: this host has keys that cannot be used.
+        FlavourUnavailable: this host has keys, and the library that checks signatures is not installed.
     """
-    path = bundle / MANIFEST_NAME
+    text = manifest_text(bundle)
+    if signed:
+        admit(bundle, text, MANIFEST_NAME)
+    return parse_manifest(text, bundle / MANIFEST_NAME)
+
+
+def manifest_text(bundle: Path) -> bytes:
+    """The bytes of bundle.json, at most one more than may be.
+
+    Raises:
+        BundleError: there is none, or no file.
+    """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
+        with open(bundle / MANIFEST_NAME, "rb", opener=no_links) as file:
+            return file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise BundleError(
             f"{bundle} is not a bundle",
-            got=f"{MANIFEST_NAME}: {error.strerror}",
+            got=f"{MANIFEST_NAME}: {why_unreadable(error)}",
             expected=f"a folder with a readable {MANIFEST_NAME}",
             fix="sdxl-trt build MODEL --gpu NAME -o BUNDLE",
         ) from error
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """The manifest that `text` is; `path` is named in messages.
+
+    Raises:
+        BundleError: it is not what its schema says, or it is of a schema or spec not known here.
+    """
     try:
         value = loads(text, max_bytes=MAX_MANIFEST_BYTES)
         _check_versions(value, path)
@@ -183,5 +214,6 @@ def _check_versions(value: object, path: Path) -> None:
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:
-    """Write bundle.json atomically. Every blob it names must be in place already."""
+    """Write bundle.json atomically. Every blob it names must be in place already. A signature of the old one goes."""
+    (bundle / SIGNATURE_NAME).unlink(missing_ok=True)
     write_json(bundle / MANIFEST_NAME, dataclasses.asdict(manifest))

@@ -22,6 +22,7 @@ COMMANDS = {
     "build": "sdxl_trt.cli.build",
     "inspect": "sdxl_trt.cli.inspect",
     "run": "sdxl_trt.cli.run",
+    "ship": "sdxl_trt.cli.ship",
     "bench": "sdxl_trt.cli.bench",
 }
 """Commands and the modules that hold them, in the order they are listed."""

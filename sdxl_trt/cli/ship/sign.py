@@ -1,0 +1,124 @@
+"""`sdxl-trt ship sign` and `ship verify`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from sdxl_trt.bundle import MANIFEST_NAME, Blob, BlobStore, Manifest, manifest_text, parse_manifest
+from sdxl_trt.cli import json_option, print_json
+from sdxl_trt.errors import BundleError, UsageError
+from sdxl_trt.files import atomic_write
+from sdxl_trt.trust import SIGNATURE_NAME, PublicKey, admit, host_keys, read_private_key, read_public_keys, sign
+
+PASSWORD_VARIABLE = "SDXL_TRT_KEY_PASSWORD"  # noqa: S105 (its name)
+
+
+@click.command("sign")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", required=True, metavar="PRIVATE", type=click.Path(path_type=Path), help="PEM, on P-256.")
+@json_option
+def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
+    """Read every file of BUNDLE, and sign it: hosts that have the public key then know who made it.
+
+    The password of an encrypted key is asked on a terminal, or taken from SDXL_TRT_KEY_PASSWORD.
+    """
+    store, text = BlobStore(bundle), manifest_text(bundle)
+    manifest = parse_manifest(text, bundle / MANIFEST_NAME)
+    private = read_private_key(key, _password)
+    if absent := _verify_files(store, manifest):
+        raise BundleError(
+            f"{bundle} is not whole",
+            got=f"files are missing of {', '.join(absent)}",
+            expected="a bundle with all its targets",
+            fix="sign it where it was built, or pull all of it",
+        )
+    with store.lock(), atomic_write(bundle / SIGNATURE_NAME) as file:
+        file.write(sign(bundle / MANIFEST_NAME, text, private))
+    _show(bundle, manifest, private.public, absent, as_json)
+
+
+def _password() -> str | None:
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if not password and sys.stdin.isatty():
+        password = click.prompt("password of the key", hide_input=True, err=True)
+    return password
+
+
+@click.command("verify")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="PUB",
+    type=click.Path(path_type=Path),
+    help="One of these must have signed it; repeat for several.  [default: any key of this host]",
+)
+@json_option
+def verify_command(bundle: Path, keys: tuple[Path, ...], as_json: bool) -> None:
+    """Check who signed BUNDLE, and the hash of every file that is here."""
+    trusted = tuple(key for path in keys for key in read_public_keys(path)) or host_keys()
+    text = manifest_text(bundle)
+    signer = admit(bundle, text, MANIFEST_NAME, trusted)
+    if signer is None:
+        raise UsageError(
+            "there is no key to check with",
+            got="no --key, and none on this host",
+            expected="the public key of who signed the bundle",
+            fix="--key PUB; docs/trust.md says where a host has its keys",
+        )
+    manifest = parse_manifest(text, bundle / MANIFEST_NAME)
+    absent = _verify_files(BlobStore(bundle), manifest)
+    _show(bundle, manifest, signer, absent, as_json)
+
+
+def _verify_files(store: BlobStore, manifest: Manifest) -> tuple[str, ...]:
+    """Read every file that is here; the names of targets of which not all are.
+
+    Raises:
+        BundleError: one is not what the manifest says, or one that all targets need is missing, or all targets are.
+    """
+    absent = tuple(
+        target.name for target in manifest.targets if not all(_present(store, blob) for blob in target.blobs())
+    )
+    if len(absent) == len(manifest.targets):
+        raise BundleError(
+            f"{store.bundle} holds no target whole", got=", ".join(absent) or "no target", fix="fetch or build it again"
+        )
+    needed = {blob for target in manifest.targets if target.name in absent for blob in target.blobs()}
+    for blob in manifest.blobs().values():
+        if blob not in needed or _present(store, blob):
+            store.verify(blob, "a file of the bundle")
+    return absent
+
+
+def _present(store: BlobStore, blob: Blob) -> bool:
+    """Something stands under its name, which may yet be damaged."""
+    return os.path.lexists(store.path(blob))
+
+
+def _show(bundle: Path, manifest: Manifest, key: PublicKey, absent: tuple[str, ...], as_json: bool) -> None:
+    store = BlobStore(bundle)
+    here = [blob for blob in manifest.blobs().values() if _present(store, blob)]
+    size = sum(blob.bytes for blob in here)
+    if as_json:
+        print_json(
+            {
+                "bundle": str(bundle),
+                "key": {"fingerprint": key.fingerprint, "source": key.source},
+                "created": manifest.created,
+                "files": len(here),
+                "bytes": size,
+                "absent": list(absent),
+            }
+        )
+        return
+    click.echo(f"{bundle}: {manifest.model.name}, made {manifest.created}")
+    click.echo(f"signed with {key.fingerprint} ({key.source})")
+    click.echo(f"{len(here)} files, {size:,} bytes, every hash right")
+    if absent:
+        click.echo(f"not here: {', '.join(absent)}")
