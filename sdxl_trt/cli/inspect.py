@@ -10,13 +10,16 @@ import click
 
 from sdxl_trt.bundle import Blob, BlobStore, Target, read_manifest
 from sdxl_trt.cli import json_option, print_json
+from sdxl_trt.cli.trust import key_option
 from sdxl_trt.errors import UsageError
 from sdxl_trt.spec import ModelSpec
+from sdxl_trt.trust import signer
 
 
 @click.command("inspect")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Also read every file of the bundle and check its hash.")
+@key_option
 @json_option
 def inspect_command(path: Path, verify: bool, as_json: bool) -> None:
     """Show what is in a bundle (PATH a folder), or how a picture was made (PATH a PNG file)."""
@@ -49,9 +52,11 @@ def _inspect_bundle(path: Path, verify: bool, as_json: bool) -> None:
     if verify:
         for blob in blobs.values():
             store.verify(blob, "a file of the bundle")
+    key = signer(path)
     if as_json:
-        print_json(dataclasses.asdict(manifest))
+        print_json(dataclasses.asdict(manifest) | {"signed_with": key})
         return
+    click.echo(f"signed with {key}" if key else "unsigned")
     _show_model(manifest.model, manifest.files, f", built by sdxl-trt {manifest.tool}")
     if manifest.refiner:
         _show_model(manifest.refiner.model, manifest.refiner.files, "")

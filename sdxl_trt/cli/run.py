@@ -18,6 +18,7 @@ from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
 from sdxl_trt.cli.refining import asks_for_refiner, refiner_options, refiner_shown
+from sdxl_trt.cli.trust import key_option
 from sdxl_trt.errors import OutputError, UsageError
 from sdxl_trt.files import atomic_write, check_writable
 from sdxl_trt.spec import parse_size
@@ -92,6 +93,7 @@ SIZE, CORNER = SizeType(), CornerType()
     help="Every N steps, write what the picture looks like so far to NAME-preview.png; it goes when the picture comes.",
 )
 @device_options
+@key_option
 @json_option
 def run_command(
     prompt: str,

@@ -1,4 +1,4 @@
-"""What the bundles of the data folder can do on each device, and what a picture can be made with."""
+"""Whom this host trusts, what the bundles of the data folder can do on each device, and what can make a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl_trt.bundle.hosts import ON_CPU
 from sdxl_trt.cli.models import newest_first
-from sdxl_trt.errors import BundleError, NoTargetForHost
+from sdxl_trt.errors import NoTargetForHost, SdxlTrtError
 
 if TYPE_CHECKING:
     from sdxl_trt.bundle import Host, Manifest
@@ -19,15 +19,30 @@ def bundles(hosts: Mapping[str, Host]) -> list[dict[str, Any]]:
     return [_bundle(folder, hosts) for folder in newest_first()]
 
 
-def _bundle(folder: Path, hosts: Mapping[str, Host]) -> dict[str, Any]:
-    from sdxl_trt.bundle import read_manifest
+def keys() -> dict[str, Any]:
+    """The public keys of this host, and why they cannot be used."""
+    from sdxl_trt.trust import host_keys
 
     try:
-        manifest = read_manifest(folder)
-    except BundleError as error:
-        return {"path": str(folder), "model": None, "devices": {}, "error": error.as_dict()}
+        return {
+            "trusted": [{"fingerprint": key.fingerprint, "source": key.source} for key in host_keys()],
+            "error": None,
+        }
+    except SdxlTrtError as error:
+        return {"trusted": [], "error": error.as_dict()}
+
+
+def _bundle(folder: Path, hosts: Mapping[str, Host]) -> dict[str, Any]:
+    from sdxl_trt.bundle import read_manifest
+    from sdxl_trt.trust import signer
+
+    found: dict[str, Any] = {"path": str(folder), "model": None, "signed_with": None, "devices": {}, "error": None}
+    try:
+        manifest, key = read_manifest(folder), signer(folder)
+    except SdxlTrtError as error:
+        return found | {"error": error.as_dict()}
     devices = {device: _use(manifest, folder, host) for device, host in hosts.items()}
-    return {"path": str(folder), "model": manifest.model.name, "devices": devices, "error": None}
+    return found | {"model": manifest.model.name, "signed_with": key, "devices": devices}
 
 
 def _use(manifest: Manifest, folder: Path, host: Host) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from sdxl_trt.bundle import BlobStore, Manifest, Target, read_manifest
 from sdxl_trt.bundle.hosts import GRAPHS, ON_CPU, ON_CUDA, refusal
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.trust import key_option
-from sdxl_trt.errors import NoTargetForHost, SdxlTrtError
+from sdxl_trt.errors import NoTargetForHost, NotTrusted
 from sdxl_trt.gpus import Gpu, able_flavours, load_gpus
-from sdxl_trt.trust import signer
+from sdxl_trt.trust import host_keys, signer
 
 if TYPE_CHECKING:
     from sdxl_trt.bundle import Host
@@ -45,10 +45,12 @@ def explain(bundle: Path) -> dict[str, Any]:
 
     Raises:
         BundleError: it is damaged, hostile or of an unknown version; that it is not trusted here is told.
+        KeyFileError: this host has keys that cannot be used.
     """
     from sdxl_trt.cli.doctor.machine import gpus
     from sdxl_trt.runtime.host import this_host
 
+    host_keys()  # of which none that cannot be used may pass for a reason to refuse the bundle
     manifest = read_manifest(bundle, signed=False)
     hosts = {"cpu": this_host(), **gpus()[1]}
     untrusted = _untrusted(bundle)
@@ -68,7 +70,7 @@ def _untrusted(bundle: Path) -> dict[str, str] | None:
     """Why this host refuses the bundle, whatever is in it."""
     try:
         read_manifest(bundle)
-    except SdxlTrtError as error:
+    except NotTrusted as error:
         return error.as_dict()
     return None
 
