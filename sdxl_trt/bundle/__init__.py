@@ -2,17 +2,18 @@
 
 bundle.json           what is in it (`Manifest`), written last and atomically
 bundle.sig            who vouches for it, if anybody does (see sdxl_trt.trust)
-blobs/sha256/<hex>    every file under the hash of its content, shared between targets
+blobs/sha256/<hex>    every file under the hash of its content, shared between targets; or in its place its chunks,
+                      each under its own hash, shared between files
 .pending/<key>.json   engines of a build that has not finished (see sdxl_trt.engines.pending)
 .lock                 held by whoever writes
 """
 
 from sdxl_trt.bundle.blobs import BlobStore
+from sdxl_trt.bundle.content import Blob, Chunk
 from sdxl_trt.bundle.hosts import Host, choose_target
 from sdxl_trt.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
-    Blob,
     EngineEntry,
     Manifest,
     Refiner,
@@ -29,6 +30,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Blob",
     "BlobStore",
+    "Chunk",
     "EngineEntry",
     "Host",
     "Manifest",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdxl_trt.bundle.content import SHA256, Blob
 from sdxl_trt.bundle.refiner import conflict
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError
@@ -16,27 +18,12 @@ from sdxl_trt.spec import SPEC_VERSION, ModelSpec, Profile, TensorSpec, Work
 from sdxl_trt.trust import SIGNATURE_NAME, admit
 
 MANIFEST_NAME = "bundle.json"
-SCHEMA_VERSION = 3
-READABLE_SCHEMAS = (1, 2, SCHEMA_VERSION)
-"""Schema 2 is schema 3 without the engines' work, schema 1 is schema 2 without refiners."""
+SCHEMA_VERSION = 4
+READABLE_SCHEMAS = (1, 2, 3, SCHEMA_VERSION)
+"""Schema 3 is schema 4 without chunks, 2 is 3 without the engines' work, 1 is 2 without refiners."""
 MAX_MANIFEST_BYTES = 16 * 2**20
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,99}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blob:
-    """A file by its content. It has no path of its own, so no path can lead out of the bundle."""
-
-    sha256: str
-    bytes: int
-
-    def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):
-            raise ValueError(f"{self.sha256[:80]!r} is not a SHA-256 (64 lower-case hexadecimal digits)")
-        if not 0 <= self.bytes < 2**50:
-            raise ValueError(f"{self.bytes} is no file size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +44,7 @@ class EngineEntry:
     """Built so that its weights may be streamed; not in manifests that were written before there was such."""
 
     def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.key):
+        if not SHA256.fullmatch(self.key):
             raise ValueError(f"key {self.key[:80]!r} is not a SHA-256")
 
 
@@ -131,13 +118,27 @@ class Manifest:
             raise ValueError("engines of a refiner that is not there")
         if self.refiner and (error := conflict(self.model, self.refiner.model)):
             raise ValueError(error.what)
+        _check_alike(self._named(self.targets))
 
-    def blobs(self) -> dict[str, Blob]:
-        """Every file that is named, by hash."""
+    def blobs(self, *targets: Target) -> dict[str, Blob]:
+        """Every file that is named, by hash; given targets, every file that a host needs for these."""
+        return {blob.sha256: blob for blob in self._named(targets or self.targets)}
+
+    def _named(self, targets: Iterable[Target]) -> list[Blob]:
         named = [*self.files.values(), *(self.refiner.files.values() if self.refiner else ())]
-        for target in self.targets:
-            named += target.blobs()
-        return {blob.sha256: blob for blob in named}
+        return [*named, *(blob for target in targets for blob in target.blobs())]
+
+
+def _check_alike(blobs: Iterable[Blob]) -> None:
+    """One content has one size, and is cut in one way, wherever it is named."""
+    known = dict[str, Blob]()
+    for blob in blobs:
+        if known.setdefault(blob.sha256, blob) != blob:
+            raise ValueError(f"two files with SHA-256 {blob.sha256}")
+    sizes = {sha256: blob.bytes for sha256, blob in known.items()}
+    for chunk in (chunk for blob in known.values() for chunk in blob.chunks):
+        if sizes.setdefault(chunk.sha256, chunk.bytes) != chunk.bytes:
+            raise ValueError(f"two sizes with SHA-256 {chunk.sha256}")
 
 
 def read_manifest(bundle: Path, *, signed: bool = True) -> Manifest:

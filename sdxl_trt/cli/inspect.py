@@ -51,7 +51,7 @@ def _inspect_bundle(path: Path, verify: bool, as_json: bool) -> None:
     store, blobs = BlobStore(path), manifest.blobs()
     if verify:
         for blob in blobs.values():
-            store.verify(blob, "a file of the bundle")
+            store.check(blob, "a file of the bundle")
     key = signer(path)
     if as_json:
         print_json(dataclasses.asdict(manifest) | {"signed_with": key})

@@ -92,13 +92,13 @@ def _verify_files(store: BlobStore, manifest: Manifest) -> tuple[str, ...]:
     needed = {blob for target in manifest.targets if target.name in absent for blob in target.blobs()}
     for blob in manifest.blobs().values():
         if blob not in needed or _present(store, blob):
-            store.verify(blob, "a file of the bundle")
+            store.check(blob, "a file of the bundle")
     return absent
 
 
 def _present(store: BlobStore, blob: Blob) -> bool:
-    """Something stands under its name, which may yet be damaged."""
-    return os.path.lexists(store.path(blob))
+    """Something stands under its name, or the names of its chunks, which may yet be damaged."""
+    return os.path.lexists(store.path(blob)) or all(os.path.lexists(store.path(part)) for part in blob.parts)
 
 
 def _show(bundle: Path, manifest: Manifest, key: PublicKey, absent: tuple[str, ...], as_json: bool) -> None:
