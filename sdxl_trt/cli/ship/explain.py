@@ -37,7 +37,7 @@ def explain_command(bundle: Path, as_json: bool) -> None:
     if as_json:
         print_json(explained)
     else:
-        click.echo("\n".join(_page(explained)))
+        click.echo("\n".join(page(explained)))
 
 
 def explain(bundle: Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def explain(bundle: Path) -> dict[str, Any]:
         "schema": manifest.schema,
         "signed_with": signer(bundle) if untrusted is None else None,
         "untrusted": untrusted,
-        "targets": [_target(target, BlobStore(bundle), hosts) for target in manifest.targets],
+        "targets": [describe(target, BlobStore(bundle), hosts) for target in manifest.targets],
         "devices": {} if untrusted else {device: _use(manifest, bundle, host) for device, host in hosts.items()},
     }
 
@@ -75,7 +75,7 @@ def _untrusted(bundle: Path) -> dict[str, str] | None:
     return None
 
 
-def _target(target: Target, store: BlobStore, hosts: Mapping[str, Host]) -> dict[str, Any]:
+def describe(target: Target, store: BlobStore, hosts: Mapping[str, Host]) -> dict[str, Any]:
     """A target, what hosts need for it, and why devices of this one cannot use it (none: they can)."""
     profile, blobs = target.profile, set(target.blobs())
     low, high = ([getattr(axis, end) * 8 for axis in (profile.width, profile.height)] for end in ("min", "max"))
@@ -116,7 +116,8 @@ def _use(manifest: Manifest, bundle: Path, host: Host) -> dict[str, str | None]:
         return {"target": None, "fix": error.fix}
 
 
-def _page(explained: Mapping[str, Any]) -> list[str]:
+def page(explained: Mapping[str, Any]) -> list[str]:
+    """The same in lines."""
     signed = f"signed with {explained['signed_with']}" if explained["signed_with"] else "unsigned"
     lines = [f"{explained['bundle']}: {explained['model']}, made {explained['created']}"]
     if explained["untrusted"]:
