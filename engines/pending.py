@@ -13,7 +13,7 @@ from sdxl_trt.errors import BundleError
 from sdxl_trt.files import write_json
 from sdxl_trt.spec import ModelSpec
 
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**22
 
 
 class Existing:
@@ -81,10 +81,10 @@ class Existing:
         self._engines[entry.key] = entry
 
     def sound(self, blob: Blob) -> bool:
-        """A blob is there and its bytes are right; one that is damaged is deleted. Each is read once per build."""
+        """A blob is there and its bytes are right; a file that is damaged is deleted. Each is read once per build."""
         if blob.sha256 not in self._sound:
             try:
-                self._store.verify(blob, "a file of the bundle")
+                self._store.check(blob, "a file of the bundle")
             except BundleError:
                 self._store.path(blob).unlink(missing_ok=True)
                 return False

@@ -8,7 +8,7 @@ blobs/sha256/<hex>    every file under the hash of its content, shared between t
 .lock                 held by whoever writes
 """
 
-from sdxl_trt.bundle.blobs import BlobStore
+from sdxl_trt.bundle.blobs import BlobStore, siblings
 from sdxl_trt.bundle.content import Blob, Chunk
 from sdxl_trt.bundle.hosts import Host, choose_target
 from sdxl_trt.bundle.manifest import (
@@ -41,5 +41,6 @@ __all__ = [
     "manifest_text",
     "parse_manifest",
     "read_manifest",
+    "siblings",
     "write_manifest",
 ]

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sdxl_trt.bundle.chunking import AVERAGE, Chunker
@@ -163,8 +163,11 @@ class BlobStore:
             self._finish(descriptor, temporary, writer.blob())
 
     @contextlib.contextmanager
-    def chunk_writer(self) -> Iterator[Chunker]:
+    def chunk_writer(self, others: Sequence[BlobStore] = ()) -> Iterator[Chunker]:
         """Write a new blob in chunks. Those that are there already stay; new ones go again if the block fails.
+
+        Args:
+            others: bundles whose chunks are linked rather than written again.
 
         Raises:
             OutputError: the folder cannot be written to, or the disk is full.
@@ -173,8 +176,11 @@ class BlobStore:
         new = list[Chunk]()
 
         def keep(chunk: Chunk, data: memoryview) -> None:
-            if not self._sound(chunk):
-                new.append(chunk)
+            if self._sound(chunk):
+                return
+            new.append(chunk)
+            self.path(chunk).unlink(missing_ok=True)
+            if not self.adopt(chunk, others):
                 with self.writer() as writer:
                     writer.write(data)
 
@@ -305,6 +311,12 @@ class BlobStore:
                 freed += found.st_size if found.st_nlink == 1 else 0
                 path.unlink()
         return freed
+
+
+def siblings(bundle: Path) -> list[BlobStore]:
+    """The other bundles of the folder that a bundle is in."""
+    folders = sorted(path.parent for path in bundle.absolute().parent.glob(f"*/{MANIFEST_NAME}"))
+    return [BlobStore(folder) for folder in folders if folder != bundle.absolute()]
 
 
 def _compare(content: Chunk, digest: str, what: str, path: Path) -> None:
