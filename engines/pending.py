@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sdxl_trt.bundle import MANIFEST_NAME, Blob, BlobStore, EngineEntry, Target, read_manifest
+from sdxl_trt.bundle.housekeeping import PENDING
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError
 from sdxl_trt.files import write_json
@@ -30,7 +31,7 @@ class Existing:
 
     def __init__(self, bundle: Path, model: ModelSpec, refiner: ModelSpec | None = None) -> None:
         self._store = BlobStore(bundle)
-        self._pending = bundle / ".pending"
+        self._pending = bundle / PENDING
         self._sound: set[str] = set()
         self.manifest = read_manifest(bundle, signed=False) if (bundle / MANIFEST_NAME).exists() else None
         if self.manifest:
@@ -65,7 +66,7 @@ class Existing:
                     raise BundleError(
                         f"the target {target.name}, which this build would keep, is damaged",
                         got=f"a file of its {name} is missing or altered",
-                        fix="name its GPU in this build too, or choose another folder with -o",
+                        fix="name its GPU in this build too, or pull it (sdxl-trt ship pull), or choose another -o",
                     )
         return tuple(targets)
 

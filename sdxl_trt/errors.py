@@ -14,6 +14,7 @@
     ├── BuildError                    an engine could not be compiled or was not accepted
     ├── BundleError                   the bundle is damaged, hostile or of an unknown schema
     │   ├── NoTargetForHost           a sound bundle, but nothing in it runs here
+    │   │   └── NotPulled             what would run here is named in it, and its files are elsewhere
     │   └── NotTrusted                no key of this host vouches for it, it is too old, or others could alter it
     ├── SchedulerError                the scheduler config asks for something that has no linear table
     ├── OutputError                   a result cannot be written where it was asked for
@@ -142,6 +143,10 @@ class BundleError(SdxlTrtError):
 
 class NoTargetForHost(BundleError):
     """A sound bundle with no target that this host can use; says which part differs."""
+
+
+class NotPulled(NoTargetForHost):
+    """A bundle that names a target for this host whose files were not pulled, or are lost."""
 
 
 class NotTrusted(BundleError):

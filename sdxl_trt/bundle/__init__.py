@@ -10,7 +10,7 @@ blobs/sha256/<hex>    every file under the hash of its content, shared between t
 
 from sdxl_trt.bundle.blobs import BlobStore, siblings
 from sdxl_trt.bundle.content import Blob, Chunk
-from sdxl_trt.bundle.hosts import Host, choose_target
+from sdxl_trt.bundle.hosts import Host, choose_target, mapped
 from sdxl_trt.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -23,6 +23,7 @@ from sdxl_trt.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
+from sdxl_trt.bundle.presence import not_pulled
 from sdxl_trt.bundle.refiner import conflict
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "choose_target",
     "conflict",
     "manifest_text",
+    "mapped",
+    "not_pulled",
     "parse_manifest",
     "read_manifest",
     "siblings",

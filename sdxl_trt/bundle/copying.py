@@ -25,32 +25,39 @@ def copy(source: BinaryIO, descriptor: int) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
-    """Make `target` a hard link to a file, or a copy where links cannot be or somebody else could write to the file.
+    """Make `target` a hard link to a file, or a copy where that cannot be.
 
     Returns:
-        Whether it was: the source may be gone, or not be readable.
+        Whether it was made: the source may be gone, or not be readable.
 
     Raises:
         OSError: the target cannot be written.
     """
+    if link(source, target):
+        return True
     try:
         file = open(source, "rb", opener=no_links)  # noqa: SIM115 (closed below)
     except OSError:
         return False
-    with file:
-        if _ours_alone(os.fstat(file.fileno())):
-            try:
-                os.link(source, target, follow_symlinks=False)
-            except OSError:  # another file system, one without links, or too many of them
-                pass
-            else:
-                return True
-        with target.open("xb", buffering=0) as made:
-            copy(file, made.fileno())
-            os.fsync(made.fileno())
-            os.fchmod(made.fileno(), 0o644)
+    with file, target.open("xb", buffering=0) as made:
+        copy(file, made.fileno())
+        os.fsync(made.fileno())
+        os.fchmod(made.fileno(), 0o644)
     return True
 
 
+def link(source: Path, target: Path) -> bool:
+    """Make `target` a hard link to a file that nobody else can write to; false where that cannot be."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+        if _ours_alone(target.lstat()):
+            return True
+        target.unlink()
+    except OSError:  # it is gone; or another file system, one without links, or too many of them
+        pass
+    return False
+
+
 def _ours_alone(found: os.stat_result) -> bool:
-    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & others

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,9 +125,12 @@ class Manifest:
         """Every file that is named, by hash; given targets, every file that a host needs for these."""
         return {blob.sha256: blob for blob in self._named(targets or self.targets)}
 
-    def _named(self, targets: Iterable[Target]) -> list[Blob]:
-        named = [*self.files.values(), *(self.refiner.files.values() if self.refiner else ())]
-        return [*named, *(blob for target in targets for blob in target.blobs())]
+    def shared(self) -> tuple[Blob, ...]:
+        """The files that a host needs whatever its target."""
+        return (*self.files.values(), *(self.refiner.files.values() if self.refiner else ()))
+
+    def _named(self, targets: Iterable[Target]) -> Iterator[Blob]:
+        return itertools.chain(self.shared(), *(target.blobs() for target in targets))
 
 
 def _check_alike(blobs: Iterable[Blob]) -> None:

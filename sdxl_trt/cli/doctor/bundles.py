@@ -47,10 +47,12 @@ def _bundle(folder: Path, hosts: Mapping[str, Host]) -> dict[str, Any]:
 
 def _use(manifest: Manifest, folder: Path, host: Host) -> dict[str, Any]:
     """The target that a device gets, with whether it ever ran; or what would help. And why not the others."""
+    from sdxl_trt.bundle import not_pulled
     from sdxl_trt.bundle.hosts import refusal
     from sdxl_trt.runtime.host import fitting_target
 
-    refused = {target.name: reason for target in manifest.targets if (reason := refusal(target, host))}
+    refused = {name: str(absence) for name, absence in not_pulled(manifest, folder).items()}
+    refused |= {target.name: reason for target in manifest.targets if (reason := refusal(target, host))}
     try:
         target = fitting_target(manifest, folder, host)
     except NoTargetForHost as error:
