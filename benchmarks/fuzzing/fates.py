@@ -7,8 +7,9 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
-from sdxl_trt.bundle import MANIFEST_NAME, BlobStore, Host, Manifest, choose_target, parse_manifest
+from sdxl_trt.bundle import MANIFEST_NAME, Host, Manifest, choose_target, not_pulled, parse_manifest
 from sdxl_trt.cli.ship.explain import describe, page
 from sdxl_trt.errors import NoTargetForHost, NotTrusted, SdxlTrtError
 from sdxl_trt.runtime.loading import load
@@ -59,14 +60,14 @@ def _use(manifest: Manifest, folder: Path) -> None:
     for host in HOSTS.values():
         with contextlib.suppress(NoTargetForHost):
             choose_target(manifest, host, folder)
-    store = BlobStore(folder)
-    explained = {
+    absent = not_pulled(manifest, folder)
+    explained: dict[str, Any] = {
         "bundle": str(folder),
         "model": manifest.model.name,
         "created": manifest.created,
         "signed_with": None,
         "untrusted": None,
-        "targets": [describe(target, store, HOSTS) for target in manifest.targets],
+        "targets": [describe(target, HOSTS, absent.get(target.name)) for target in manifest.targets],
         "devices": {},
     }
     "\n".join(page(explained)).encode()

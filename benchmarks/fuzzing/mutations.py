@@ -110,7 +110,7 @@ def changed_values(random: Random) -> bytes:
         path, other = random.choice(paths), random.choice(paths)
         try:
             random.choice(_CHANGES)(_at(document, path[:-1]), path[-1], random, _at(document, other))
-        except (KeyError, IndexError, TypeError):  # an earlier change took the place away
+        except (KeyError, IndexError, TypeError, AttributeError):  # an earlier change took the place away
             continue
     return json.dumps(document).encode()
 

@@ -15,12 +15,12 @@ from sdxl_trt.trust.signature import SIGNATURE_NAME, read_claim
 _FETCH = "fetch the bundle again from who signed it"
 
 
-def verify(text: bytes, signature: bytes, keys: Sequence[PublicKey], where: Path | str) -> PublicKey:
+def verify(text: bytes, signature: bytes | None, keys: Sequence[PublicKey], where: Path | str) -> PublicKey:
     """The key that signed a bundle.json.
 
     Args:
         text: the bytes of bundle.json, those that are parsed afterwards.
-        signature: the bytes of bundle.sig.
+        signature: the bytes of bundle.sig; None where there is none.
         keys: that are trusted; one of them is enough.
         where: the bundle, for messages.
 
@@ -28,6 +28,13 @@ def verify(text: bytes, signature: bytes, keys: Sequence[PublicKey], where: Path
         NotTrusted: none of these keys signed these bytes; says what is wrong.
         FlavourUnavailable: the library that checks is not installed.
     """
+    if signature is None:
+        raise refuse(
+            where,
+            f"no {SIGNATURE_NAME}: the bundle is not signed, or its signature was taken away",
+            f"{_expected(keys)}, since this host has keys",
+            f"sdxl-trt ship sign {where} --key PRIVATE.pem, by whom such a key belongs to",
+        )
     try:
         claim = read_claim(signature)
     except DecodeError as error:

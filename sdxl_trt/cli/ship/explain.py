@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdxl_trt.bundle import BlobStore, Manifest, Target, read_manifest
+from sdxl_trt.bundle import Manifest, Target, not_pulled, read_manifest
 from sdxl_trt.bundle.hosts import GRAPHS, ON_CPU, ON_CUDA, refusal
+from sdxl_trt.bundle.presence import Absence
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.cli.trust import key_option
 from sdxl_trt.errors import NoTargetForHost, NotTrusted
@@ -53,7 +54,7 @@ def explain(bundle: Path) -> dict[str, Any]:
     host_keys()  # of which none that cannot be used may pass for a reason to refuse the bundle
     manifest = read_manifest(bundle, signed=False)
     hosts = {"cpu": this_host(), **gpus()[1]}
-    untrusted = _untrusted(bundle)
+    untrusted, absent = _untrusted(bundle), not_pulled(manifest, bundle)
     return {
         "bundle": str(bundle),
         "model": manifest.model.name,
@@ -61,7 +62,7 @@ def explain(bundle: Path) -> dict[str, Any]:
         "schema": manifest.schema,
         "signed_with": signer(bundle) if untrusted is None else None,
         "untrusted": untrusted,
-        "targets": [describe(target, BlobStore(bundle), hosts) for target in manifest.targets],
+        "targets": [describe(target, hosts, absent.get(target.name)) for target in manifest.targets],
         "devices": {} if untrusted else {device: _use(manifest, bundle, host) for device, host in hosts.items()},
     }
 
@@ -75,7 +76,7 @@ def _untrusted(bundle: Path) -> dict[str, str] | None:
     return None
 
 
-def describe(target: Target, store: BlobStore, hosts: Mapping[str, Host]) -> dict[str, Any]:
+def describe(target: Target, hosts: Mapping[str, Host], absence: Absence | None) -> dict[str, Any]:
     """A target, what hosts need for it, and why devices of this one cannot use it (none: they can)."""
     profile, blobs = target.profile, set(target.blobs())
     low, high = ([getattr(axis, end) * 8 for axis in (profile.width, profile.height)] for end in ("min", "max"))
@@ -95,7 +96,7 @@ def describe(target: Target, store: BlobStore, hosts: Mapping[str, Host]) -> dic
         "largest": high,
         "pictures": profile.slots.max,
         "bytes": sum(blob.bytes for blob in blobs),
-        "here": all(map(store.has, blobs)),
+        "not_pulled": str(absence) if absence else None,
         "refused": {device: refusal(target, host) for device, host in hosts.items()},
     }
 
@@ -139,7 +140,7 @@ def _target_lines(row: Mapping[str, Any]) -> list[str]:
     on = "the processor" if row["flavour"] == ON_CPU else gpus
     return [
         f"{row['name']}: {'accepted' if row['accepted'] else 'built: never run yet'}"
-        + ("" if row["here"] else "; not pulled, not all of its files are here"),
+        + (f"; {row['not_pulled']}" if row["not_pulled"] else ""),
         f"  runs on      {on}",
         f"  needs        {row['processor']}, {row['flavour']} {row['version']}{later}{extra}",
         f"  makes        {low} to {high}, up to {row['pictures']} pictures at once, {row['precision']}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from sdxl_trt.bundle import MANIFEST_NAME, Blob, BlobStore, Manifest, manifest_text, parse_manifest
+from sdxl_trt.bundle import MANIFEST_NAME, BlobStore, Manifest, manifest_text, not_pulled, parse_manifest
+from sdxl_trt.bundle.presence import Absence
 from sdxl_trt.cli import json_option, print_json
 from sdxl_trt.errors import BundleError, UsageError
 from sdxl_trt.files import atomic_write
@@ -32,7 +34,7 @@ def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
     if absent := _verify_files(store, manifest):
         raise BundleError(
             f"{bundle} is not whole",
-            got=f"files are missing of {', '.join(absent)}",
+            got=f"without the files of {', '.join(absent)}",
             expected="a bundle with all its targets",
             fix="sign it where it was built, or pull all of it",
         )
@@ -76,35 +78,28 @@ def verify_command(bundle: Path, keys: tuple[Path, ...], as_json: bool) -> None:
     _show(bundle, manifest, signer, absent, as_json)
 
 
-def _verify_files(store: BlobStore, manifest: Manifest) -> tuple[str, ...]:
-    """Read every file that is here; the names of targets of which not all are.
+def _verify_files(store: BlobStore, manifest: Manifest) -> dict[str, Absence]:
+    """Read every file of the targets that are here; those that were not pulled, by name.
 
     Raises:
-        BundleError: one is not what the manifest says, or one that all targets need is missing, or all targets are.
+        BundleError: a file is missing, or not what the manifest says; or no target is here.
     """
-    absent = tuple(
-        target.name for target in manifest.targets if not all(_present(store, blob) for blob in target.blobs())
-    )
-    if len(absent) == len(manifest.targets):
+    absent = not_pulled(manifest, store.bundle)
+    here = [target for target in manifest.targets if target.name not in absent]
+    if not here:
         raise BundleError(
-            f"{store.bundle} holds no target whole", got=", ".join(absent) or "no target", fix="fetch or build it again"
+            f"{store.bundle} has no target whose files are here",
+            got=", ".join(absent) or "no target at all",
+            fix="fetch it or build it again",
         )
-    needed = {blob for target in manifest.targets if target.name in absent for blob in target.blobs()}
-    for blob in manifest.blobs().values():
-        if blob not in needed or _present(store, blob):
-            store.check(blob, "a file of the bundle")
+    for blob in manifest.blobs(*here).values():
+        store.check(blob, "a file of the bundle")
     return absent
 
 
-def _present(store: BlobStore, blob: Blob) -> bool:
-    """Something stands under its name, or the names of its chunks, which may yet be damaged."""
-    return os.path.lexists(store.path(blob)) or all(os.path.lexists(store.path(part)) for part in blob.parts)
-
-
-def _show(bundle: Path, manifest: Manifest, key: PublicKey, absent: tuple[str, ...], as_json: bool) -> None:
-    store = BlobStore(bundle)
-    here = [blob for blob in manifest.blobs().values() if _present(store, blob)]
-    size = sum(blob.bytes for blob in here)
+def _show(bundle: Path, manifest: Manifest, key: PublicKey, absent: Mapping[str, Absence], as_json: bool) -> None:
+    here = manifest.blobs(*(target for target in manifest.targets if target.name not in absent))
+    size = sum(blob.bytes for blob in here.values())
     if as_json:
         print_json(
             {
@@ -113,12 +108,12 @@ def _show(bundle: Path, manifest: Manifest, key: PublicKey, absent: tuple[str, .
                 "created": manifest.created,
                 "files": len(here),
                 "bytes": size,
-                "absent": list(absent),
+                "not_pulled": list(absent),
             }
         )
         return
     click.echo(f"{bundle}: {manifest.model.name}, made {manifest.created}")
     click.echo(f"signed with {key.fingerprint} ({key.source})")
     click.echo(f"{len(here)} files, {size:,} bytes, every hash right")
-    if absent:
-        click.echo(f"not here: {', '.join(absent)}")
+    for name, absence in absent.items():
+        click.echo(f"{name}: {absence}")
