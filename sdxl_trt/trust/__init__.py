@@ -14,7 +14,7 @@ bundle.json, which names every other file by its hash. The library is imported o
 second. Nothing here reads what a bundle holds beyond bundle.json's bytes.
 """
 
-from sdxl_trt.trust.admission import admit, signer
+from sdxl_trt.trust.admission import admit, kept_safely, signer
 from sdxl_trt.trust.freshness import Freshness
 from sdxl_trt.trust.hosts import KEY_VARIABLE, host_keys
 from sdxl_trt.trust.keys import PrivateKey, PublicKey, read_private_key, read_public_keys
@@ -30,6 +30,7 @@ __all__ = [
     "PublicKey",
     "admit",
     "host_keys",
+    "kept_safely",
     "read_private_key",
     "read_public_keys",
     "sign",

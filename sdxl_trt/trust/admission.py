@@ -10,7 +10,7 @@ from sdxl_trt.errors import NotTrusted
 from sdxl_trt.files import no_links, why_unreadable
 from sdxl_trt.trust.hosts import host_keys
 from sdxl_trt.trust.keys import PublicKey
-from sdxl_trt.trust.ownership import refuse_writable_by_others
+from sdxl_trt.trust.ownership import refuse_writable_by_others, way_writable_by_others
 from sdxl_trt.trust.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, read_claim
 from sdxl_trt.trust.verifying import refuse, verify
 
@@ -34,6 +34,16 @@ def admit(bundle: Path, text: bytes, manifest_name: str, keys: Sequence[PublicKe
         return None
     refuse_writable_by_others(bundle, (manifest_name, SIGNATURE_NAME))
     return verify(text, read_signature(bundle), trusted, bundle)
+
+
+def kept_safely(path: Path) -> bool:
+    """False on a host with keys, of a file that others could write: for what was made here, and no key vouches for.
+
+    Raises:
+        OSError: the file is not there.
+        KeyFileError: a key is configured and cannot be used.
+    """
+    return not host_keys() or way_writable_by_others(path) is None
 
 
 def read_signature(bundle: Path) -> bytes | None:
