@@ -18,6 +18,8 @@
     │   └── NotTrusted                no key of this host vouches for it, it is too old, or others could alter it
     ├── SchedulerError                the scheduler config asks for something that has no linear table
     ├── OutputError                   a result cannot be written where it was asked for
+    ├── TransferError                 a bundle could not be sent or fetched: refused, cut off, or altered
+    │   └── Unreachable               nobody answers at the other end
     ├── OutOfMemory                   memory that is needed was refused, or will be
     └── RunError                      engines ran and gave something unusable (NaN, infinity)
         └── GpuLost                   the GPU failed or no longer answers; this process cannot use it again
@@ -159,6 +161,14 @@ class SchedulerError(SdxlTrtError):
 
 class OutputError(SdxlTrtError):
     """A result cannot be written where it was asked for."""
+
+
+class TransferError(SdxlTrtError):
+    """A bundle could not be sent or fetched: refused, cut off, or what came is not what was asked for."""
+
+
+class Unreachable(TransferError):
+    """Nobody answers at the other end."""
 
 
 class OutOfMemory(SdxlTrtError):
