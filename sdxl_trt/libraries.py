@@ -18,6 +18,8 @@ EXTRAS = {
     "cryptography.hazmat.primitives.serialization": "ship",
     "cryptography.hazmat.primitives.asymmetric.ec": "ship",
     "model_signing": "ship",
+    "httpx2": "ship",
+    "fsspec": "ship",
 }
 """The extra of this package that brings a module."""
 

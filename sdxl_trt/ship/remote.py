@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
+from sdxl_trt.libraries import require
 from sdxl_trt.ship.oci import Descriptor
 from sdxl_trt.ship.references import Reference
 from sdxl_trt.ship.retrying import Patience
@@ -69,9 +70,11 @@ def open_remote(
     Raises:
         UsageError: it cannot be written to.
         TransferError: it cannot be reached, or read.
+        FlavourUnavailable: the library for it is not installed.
     """
     # Each brings a library that the others do without.
     if reference.kind == "registry":
+        require("httpx2", "talk to registries")
         from sdxl_trt.ship.registry import Registry
 
         return Registry(reference, write=write, plain_http=plain_http, patience=patience or Patience())

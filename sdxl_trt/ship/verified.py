@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sdxl_trt.bundle.blobs import no_links
+from sdxl_trt.files import no_links
 from sdxl_trt.errors import TransferError
 from sdxl_trt.ship.oci import Descriptor
 

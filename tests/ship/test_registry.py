@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hostile_registry import Handler, Hostile, cut, hostile, on, times
@@ -22,13 +20,6 @@ from sdxl_trt.ship.verified import verified
 QUICK = Patience(pauses=(0.001, 0.001, 0.001))
 CONTENT = hashlib.shake_128(b"content").digest(3_000_000)
 BLOB = Descriptor.of(CONTENT, "application/octet-stream")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hostile]:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    with hostile() as server:
-        yield server
 
 
 def client(server: Hostile, *, write: bool = False, patience: Patience = QUICK) -> Registry:

@@ -117,5 +117,7 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def get(url: str) -> bytes:
     """What is there, without a client of ours."""
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    kinds = ", ".join(f"application/vnd.oci.image.{kind}.v1+json" for kind in ("index", "manifest"))
+    request = urllib.request.Request(url, headers={"Accept": f"{kinds}, */*"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
         return bytes(answer.read())

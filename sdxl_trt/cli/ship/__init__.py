@@ -7,6 +7,8 @@ import importlib
 import click
 
 COMMANDS = {
+    "push": "sdxl_trt.cli.ship.push",
+    "pull": "sdxl_trt.cli.ship.pull",
     "sign": "sdxl_trt.cli.ship.sign",
     "verify": "sdxl_trt.cli.ship.sign",
     "explain": "sdxl_trt.cli.ship.explain",
@@ -29,4 +31,4 @@ class _Lazy(click.Group):
 
 @click.command("ship", cls=_Lazy)
 def ship_command() -> None:
-    """Sign bundles, check them, and say which hosts they are for."""
+    """Send bundles, fetch what one host needs of them, sign and check them, and say which hosts they are for."""
