@@ -6,7 +6,6 @@ https://docs.docker.com/reference/cli/docker/login/#credential-stores
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -97,7 +96,7 @@ def _entry(entry: Any) -> Credentials | None:
         return Credentials(user=_TOKEN_USER, secret=str(token))
     try:
         user, colon, secret = base64.b64decode(str(entry.get("auth", "")), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise _unusable(config_file(), f"an entry of auths is not base64: {error}") from error
     if colon:
         return Credentials(user=user, secret=secret.rstrip("\0"))

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sdxl_trt.files import no_links
 from sdxl_trt.errors import TransferError
+from sdxl_trt.files import no_links
 from sdxl_trt.ship.oci import Descriptor
 
 BLOCK = 2**20

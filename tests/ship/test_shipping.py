@@ -136,7 +136,7 @@ def test_a_pulled_bundle_can_be_pushed_on(real: Running, tmp_path: Path) -> None
     assert (pushed.targets, set(pushed.absent)) == ((PORTABLE,), {EXACT, PROCESSOR})
     fetch(real.oci("team/further:1"), tmp_path / "again", host(89))
     check(tmp_path / "again", PORTABLE)
-    with pytest.raises(NoTargetForHost, match="no NVIDIA GPU|runs on this host"):
+    with pytest.raises(NoTargetForHost, match="runs on this host"):
         fetch(real.oci("team/further:1"), tmp_path / "none", host(None))
 
 
@@ -252,7 +252,13 @@ def test_nobody_else_may_write_what_was_pulled(real: Running, tmp_path: Path) ->
     finally:
         os.umask(before)
     pulled = tmp_path / "pulled"
-    for path in (pulled, *pulled.glob("blobs"), *pulled.glob("blobs/*"), *pulled.glob("blobs/*/*"), *pulled.glob("b*n")):
+    for path in (
+        pulled,
+        *pulled.glob("blobs"),
+        *pulled.glob("blobs/*"),
+        *pulled.glob("blobs/*/*"),
+        *pulled.glob("b*n"),
+    ):
         assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH), path
 
 
