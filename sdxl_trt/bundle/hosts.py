@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,22 +37,27 @@ def choose_target(manifest: Manifest, host: Host, bundle: Path) -> Target:
     """
     absent = not_pulled(manifest, bundle)
     obstacles = {target.name: refusal(target, host) or absent.get(target.name) for target in manifest.targets}
-    if usable := [target for target in manifest.targets if not obstacles[target.name]]:
-        return min(usable, key=_preference)
+    if usable := best_target((target for target in manifest.targets if target.name not in absent), host):
+        return usable
     got = "; ".join(f"{name}: {reason}" for name, reason in obstacles.items()) or "no target at all"
-    if fitting := [target for target in manifest.targets if not refusal(target, host)]:
+    if fitting := best_target(manifest.targets, host):
         raise NotPulled(
             f"what {bundle} has for this host was not pulled",
             got=got,
-            expected=f"the files of {min(fitting, key=_preference).name}",
+            expected=f"the files of {fitting.name}",
             fix=f"sdxl-trt ship pull REF -o {bundle}, from where it was pulled before; or build it again",
         )
     raise NoTargetForHost(
         f"nothing in {bundle} runs on this host",
         got=got,
-        expected=f"a target for {_describe(host)}",
+        expected=f"a target for {describe(host)}",
         fix=f"sdxl-trt build … --gpu {'cpu' if host.sm is None else 'NAME'} -o {bundle}",
     )
+
+
+def best_target(targets: Iterable[Target], host: Host) -> Target | None:
+    """The best of those that a host can use; None where it can use none. The first of several that are as good."""
+    return min((target for target in targets if refusal(target, host) is None), key=_preference, default=None)
 
 
 def mapped(manifest: Manifest, *targets: Target) -> dict[str, Blob]:
@@ -99,6 +105,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def _describe(host: Host) -> str:
+def describe(host: Host) -> str:
+    """A host in words."""
     libraries = ", ".join(f"{name} {version}" for name, version in host.flavours.items()) or "no engine library"
     return f"{host.processor}, {f'SM {host.sm}' if host.sm else 'no NVIDIA GPU'}, {libraries}"

@@ -6,10 +6,9 @@ import platform
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from sdxl_trt.bundle import Host, Manifest, Target, choose_target
-from sdxl_trt.bundle.hosts import GRAPHS, ON_CPU, refusal
+from sdxl_trt.bundle import Host, Manifest, Target
+from sdxl_trt.bundle.hosts import GRAPHS, ON_CPU, best_target, describe, refusal
 from sdxl_trt.errors import NoTargetForHost
 from sdxl_trt.gpus import CPU, able_flavours, find_gpu
 
@@ -36,16 +35,13 @@ def choose_for(hosts: Sequence[Host], *, fix: str) -> Choose:
     """
 
     def choose(manifest: Manifest) -> Choice:
-        errors = []
         for host in hosts:
-            try:
-                return _explained(choose_target(manifest, host, Path("this bundle")), manifest, host)
-            except NoTargetForHost as error:
-                errors.append(error)
+            if target := best_target(manifest.targets, host):
+                return _explained(target, manifest, host)
         raise NoTargetForHost(
             "nothing that was shipped there runs on this host",
-            got=errors[0].got,
-            expected=" or ".join(error.expected for error in errors),
+            got="; ".join(f"{target.name}: {refusal(target, hosts[0])}" for target in manifest.targets),
+            expected="a target for " + ", or ".join(map(describe, hosts)),
             fix=fix,
         )
 

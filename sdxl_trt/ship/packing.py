@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sdxl_trt.bundle import MANIFEST_NAME, Blob, BlobStore, Chunk, Manifest, Target, manifest_text, parse_manifest
 from sdxl_trt.bundle.blobs import damaged
-from sdxl_trt.bundle.hosts import GRAPHS
 from sdxl_trt.errors import BundleError, TransferError
 from sdxl_trt.ship import oci
 from sdxl_trt.ship.oci import Descriptor, ImageManifest, Index
@@ -39,19 +38,14 @@ class Packed:
 
 def files_of(manifest: Manifest, target: Target) -> Iterator[tuple[Blob, str]]:
     """Every file that a host needs for a target, and its media type."""
-    files = [manifest.files, *([manifest.refiner.files] if manifest.refiner else [])]
-    for name, blob in (item for each in files for item in each.items()):
+    files = [*manifest.files.items(), *(manifest.refiner.files.items() if manifest.refiner else ())]
+    for name, blob in files:
         if name.startswith("licence/"):
             yield blob, oci.DOCUMENT
         else:
             yield blob, oci.WEIGHTS_CONFIG if name.endswith(".json") else oci.WEIGHTS
     for blob in target.blobs():
         yield blob, oci.WEIGHTS
-
-
-def read_whole(target: Target) -> bool:
-    """Engines are opened as files by their library (onnxruntime); TensorRT's plans are read chunk by chunk."""
-    return target.flavour in GRAPHS
 
 
 def pack(bundle: Path) -> Packed:
@@ -105,7 +99,7 @@ class _Packing:
         )
 
     def _is_here(self, target: Target) -> bool:
-        return all(self._store.has(blob) for blob, _ in files_of(self._manifest, target))
+        return all(map(self._store.has, self._manifest.blobs(target).values()))
 
     def _pack_target(self, target: Target) -> Document:
         about = _annotations(target)

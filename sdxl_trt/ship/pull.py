@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdxl_trt.bundle import MANIFEST_NAME, BlobStore, manifest_text, parse_manifest, read_manifest
+from sdxl_trt.bundle import MANIFEST_NAME, BlobStore, manifest_text, parse_manifest, read_manifest, siblings
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError, OutputError
 from sdxl_trt.files import atomic_write, write_json
@@ -20,7 +19,6 @@ from sdxl_trt.paths import bundles_folder
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.ship.choosing import Choice, Choose
 from sdxl_trt.ship.offer import Offer, look
-from sdxl_trt.ship.packing import files_of
 from sdxl_trt.ship.receiving import Received, Receiver
 from sdxl_trt.ship.references import Reference
 from sdxl_trt.ship.remote import Remote
@@ -90,7 +88,7 @@ def pull(
     with store.lock():
         _record(folder, Record(reference=str(reference)))
         receiver = Receiver(store, offer.manifest, choice.target, progress)
-        received = receiver.receive(remote, str(reference), list(_siblings(folder)), check=check)
+        received = receiver.receive(remote, str(reference), siblings(folder), check=check)
         _write_manifest(folder, offer)
         _record(folder, Record(reference=str(reference), digest=offer.digest))
         store.keep_only(offer.manifest.blobs().values())
@@ -115,7 +113,7 @@ def is_current(remote: Remote, folder: Path, choose: Choose) -> bool:
     try:
         record = decode(Record, loads((folder / RECORD_NAME).read_bytes(), max_bytes=2**16))
         manifest, store = read_manifest(folder), BlobStore(folder)
-        here = [target for target in manifest.targets if all(store.has(blob) for blob, _ in files_of(manifest, target))]
+        here = [target for target in manifest.targets if all(map(store.has, manifest.blobs(target).values()))]
         choose(dataclasses.replace(manifest, targets=tuple(here)))
     except (OSError, DecodeError, BundleError):
         return False
@@ -138,15 +136,6 @@ def _created(folder: Path) -> str | None:
         return parse_manifest(manifest_text(folder), folder / MANIFEST_NAME).created
     except BundleError:
         return None
-
-
-def _siblings(folder: Path) -> Iterator[BlobStore]:
-    """Other bundles beside a folder, and in the place where bundles go by default."""
-    own = folder.resolve()
-    places = {folder.absolute().parent, bundles_folder()}
-    for manifest in (path for place in sorted(places) for path in place.glob(f"*/{MANIFEST_NAME}")):
-        if manifest.parent.resolve() != own:
-            yield BlobStore(manifest.parent)
 
 
 def _close_to_others(folder: Path) -> None:

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdxl_trt.bundle import Blob, BlobStore, Chunk, Manifest, Target
+from sdxl_trt.bundle import Blob, BlobStore, Chunk, Manifest, Target, mapped
 from sdxl_trt.errors import BundleError, OutputError
 from sdxl_trt.files import atomic_write
 from sdxl_trt.progress import Progress
 from sdxl_trt.ship.oci import WEIGHTS
-from sdxl_trt.ship.packing import files_of, piece, read_whole
+from sdxl_trt.ship.packing import piece
 from sdxl_trt.ship.parallel import Meter, in_parallel
 from sdxl_trt.ship.remote import Remote
 from sdxl_trt.ship.verified import verified
@@ -48,10 +48,9 @@ class Receiver:
 
     def __init__(self, store: BlobStore, manifest: Manifest, target: Target, progress: Progress) -> None:
         self._store, self._progress = store, progress
-        self._blobs = {blob.sha256: blob for blob, _ in files_of(manifest, target)}
-        plans = set() if read_whole(target) else {blob.sha256 for blob in target.blobs()}
-        self._in_chunks = [blob for blob in self._blobs.values() if blob.chunks and blob.sha256 in plans]
-        self._whole = [blob for blob in self._blobs.values() if blob not in self._in_chunks]
+        self._blobs = manifest.blobs(target)
+        self._whole = list(mapped(manifest, target).values())
+        self._in_chunks = [blob for blob in self._blobs.values() if blob not in self._whole]
 
     def receive(self, remote: Remote, where: str, others: Sequence[BlobStore], *, check: bool) -> Received:
         """Bring everything here.

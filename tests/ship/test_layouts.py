@@ -304,7 +304,9 @@ def test_no_room(built: Path, tmp_path: Path, way: str) -> None:
         "push to a folder": ["push", str(built), f"oci-layout:{tmp_path}/full"],
         "push to an archive": ["push", str(built), f"{tmp_path}/full.tar"],
     }[way]
-    done = subprocess.run([sys.executable, "-c", LIMITED, "ship", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "ship", *arguments], capture_output=True, text=True, check=False
+    )
     print(done.stderr)
     assert done.returncode == 1
     assert "error: cannot write" in done.stderr
