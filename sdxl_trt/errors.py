@@ -19,7 +19,7 @@
     ├── SchedulerError                the scheduler config asks for something that has no linear table
     ├── OutputError                   a result cannot be written where it was asked for
     ├── TransferError                 a bundle could not be sent or fetched: refused, cut off, or altered
-    │   └── Unreachable               nobody answers at the other end
+    │   └── Unreachable               nobody answers at the other end, or only that it cannot now
     ├── OutOfMemory                   memory that is needed was refused, or will be
     └── RunError                      engines ran and gave something unusable (NaN, infinity)
         └── GpuLost                   the GPU failed or no longer answers; this process cannot use it again
@@ -168,7 +168,7 @@ class TransferError(SdxlTrtError):
 
 
 class Unreachable(TransferError):
-    """Nobody answers at the other end."""
+    """Nobody answers at the other end, or only that it cannot now."""
 
 
 class OutOfMemory(SdxlTrtError):

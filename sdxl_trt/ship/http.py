@@ -92,13 +92,15 @@ class Http:
             Transient: it failed in a way that may pass.
             TransferError: refused, or not to be had.
         """
-        with (
-            sending(self.base.netloc.decode()),
-            contextlib.closing(self._answer(method, url, headers, content)) as answer,
-        ):
-            if answer.status_code not in expected:
-                raise self._refused(method, url, answer)
-            yield answer
+        try:
+            with sending(url.host), contextlib.closing(self._answer(method, url, headers, content)) as answer:
+                if answer.status_code not in expected:
+                    raise self._refused(method, url, answer)
+                yield answer
+        except _Untrusted:
+            raise
+        except Unreachable as error:  # it was there a moment ago
+            raise Transient(f"{error.what}: {error.got}") from error
 
     def _answer(
         self, method: str, url: httpx2.URL, headers: Mapping[str, str] | None, content: Content | None
@@ -191,15 +193,23 @@ def sending(host: str) -> Iterator[None]:
         raise TransferError(f"{host} cannot be asked", got=str(error)) from error
 
 
+class _Untrusted(Unreachable):
+    """Who answers is not known to be who was asked."""
+
+
 def _unreachable(host: str, error: Exception) -> Unreachable:
-    certificate = any(isinstance(each, ssl.SSLCertVerificationError) for each in causes(error))
+    if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes(error)):
+        return _Untrusted(
+            f"{host} has a certificate that this host does not trust",
+            got=f"{error}",
+            expected="one of an authority that is known here",
+            fix="SSL_CERT_FILE=FILE, which holds your certificate authority",
+        )
     return Unreachable(
-        f"{host} cannot be reached" if not certificate else f"{host} has a certificate that this host does not trust",
+        f"{host} cannot be reached",
         got=f"{error}",
         expected="a registry that answers with TLS",
-        fix="SSL_CERT_FILE=FILE, which holds your certificate authority"
-        if certificate
-        else "check the name and the network; --plain-http for a registry without TLS",
+        fix="check the name and the network; --plain-http for a registry without TLS",
     )
 
 

@@ -83,7 +83,7 @@ def pull(
     choice = choose(offer.shipped)
     fresh = Freshness(bundles_folder())
     if offer.signer and not allow_downgrade:
-        fresh.check(reference.place, offer.manifest.created, _created(folder))
+        fresh.check(reference.origin, offer.manifest.created, _created(folder))
     store = BlobStore(folder)
     with store.lock():
         _record(folder, Record(reference=str(reference)))
@@ -94,7 +94,7 @@ def pull(
         store.keep_only(offer.manifest.blobs().values())
         _close_to_others(folder)
     if offer.signer:
-        fresh.remember(reference.place, offer.manifest.created)
+        fresh.remember(reference.origin, offer.manifest.created)
     return Pulled(
         choice=choice,
         digest=offer.digest,

@@ -64,11 +64,17 @@ class Reference:
         return self.place.partition("/")[2]
 
     @property
+    def origin(self) -> str:
+        """Where all tags of it are, the same text from every folder."""
+        return self.place if self.kind == "registry" or "://" in self.place else str(Path(self.place).absolute())
+
+    @property
     def folder_name(self) -> str:
         """The name of a folder for what is pulled: readable, and another one for every other reference."""
         name = Path(self.place.rstrip("/")).name.removesuffix(_ARCHIVE)
         readable = re.sub(r"[^a-zA-Z0-9._-]", "-", f"{name}-{self.digest[7:19] or self.tag}").lstrip(".-")
-        return f"{readable[:80]}-{hashlib.sha256(str(self).encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256(f"{self.origin}\n{self.tag}\n{self.digest}".encode()).hexdigest()[:8]
+        return f"{readable[:80]}-{digest}"
 
 
 def is_reference(text: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sdxl_trt.errors import TransferError
+from sdxl_trt.errors import TransferError, Unreachable
 
 T = TypeVar("T")
 
@@ -41,7 +41,8 @@ class Patience:
         """Attempts; each gets a function that is to be told of its failure, and waits.
 
         Raises:
-            TransferError: told of a failure once too often.
+            Unreachable: told of a failure once too often.
+            TransferError: told of one after the end.
         """
         for pause in (*self.pauses, None):
 
@@ -58,7 +59,7 @@ class Patience:
         """What an action returns, at the first attempt that is not `Transient`.
 
         Raises:
-            TransferError: none was.
+            Unreachable: none was.
         """
         for failed in self.attempts(what):
             try:
@@ -68,9 +69,9 @@ class Patience:
         raise AssertionError("the last failure raises")
 
 
-def _gave_up(what: str, reason: Transient, times: int) -> TransferError:
+def _gave_up(what: str, reason: Transient, times: int) -> Unreachable:
     wait = f"; it asks to wait {reason.after:.0f} s" if reason.after else ""
-    return TransferError(
+    return Unreachable(
         f"{what} failed, {times} times" if not wait else f"{what} failed",
         got=reason.reason + wait,
         fix="run the same command again later: it goes on where it stopped",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oci_registry import Missing, registry
 from shipped import EXACT, PORTABLE, PROCESSOR, make_bundle
+
+from benchmarks.oci_registry import Missing, registry
 
 
 def test_push_and_pull(sdxl_trt: Callable[..., Any], tmp_path: Path) -> None:

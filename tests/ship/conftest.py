@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from hostile_registry import Hostile, hostile
-from oci_registry import Missing, Running, program, registry
+
+from benchmarks.oci_registry import Missing, Running, program, registry
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from hostile_registry import Handler, Hostile
-from oci_registry import Running
 from shipped import contents, make_bundle
+
+from benchmarks.oci_registry import Running
 
 KILLS = 10
 COMMAND = [sys.executable, "-m", "sdxl_trt", "ship"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
 import time
 
 import pytest
@@ -251,6 +252,15 @@ def test_nothing_is_pushed_to_a_digest(server: Hostile) -> None:
     reference = parse_reference(server.oci(f"team/sdxl@{BLOB.digest}"))
     with pytest.raises(UsageError, match="digest"):
         Registry(reference, write=True, plain_http=False, patience=QUICK)
+
+
+def test_a_registry_that_is_started_anew(server: Hostile) -> None:
+    server.put(CONTENT)
+    with client(server, patience=Patience(pauses=(0.3,) * 8)) as registry:
+        assert registry.has(BLOB)
+        server.stop()
+        threading.Timer(0.5, server.start).start()
+        assert b"".join(verified(registry.fetch(BLOB), BLOB, server.host)) == CONTENT
 
 
 def test_nobody_there() -> None:

@@ -12,9 +12,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from oci_registry import Running, get, registry
 from shipped import AVERAGE, EXACT, PORTABLE, PROCESSOR, content, contents, host, make_bundle
 
+from benchmarks.oci_registry import Running, get, registry
 from sdxl_trt.bundle import BlobStore, Host, read_manifest, write_manifest
 from sdxl_trt.bundle.checked import CheckedBlob
 from sdxl_trt.errors import BundleError, NoTargetForHost, OutputError, TransferError, Unreachable

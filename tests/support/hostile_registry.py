@@ -16,6 +16,11 @@ Fault = Callable[["Handler"], bool]
 """Answers a request in its own way (true), or leaves it to the registry."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients hang up; that is what is tested."""
+
+
 @dataclass(frozen=True)
 class Asked:
     method: str
@@ -40,6 +45,7 @@ class Hostile:
     """The Authorization header that its token server wants."""
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    server: ThreadingHTTPServer | None = None
 
     @property
     def host(self) -> str:
@@ -47,6 +53,23 @@ class Hostile:
 
     def oci(self, name: str = "team/sdxl:1") -> str:
         return f"oci://{self.host}/{name}"
+
+    def start(self) -> None:
+        """Listen; on the port of before, if there was one."""
+
+        class Bound(Handler):
+            registry = self
+
+        self.server = _Server(("127.0.0.1", self.port), Bound)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.02,)).start()
+
+    def stop(self) -> None:
+        """Listen no more, and hang up on who is connected at his next request."""
+        if self.server:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
 
     def put(self, data: bytes) -> str:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -60,20 +83,11 @@ class Hostile:
 @contextlib.contextmanager
 def hostile() -> Iterator[Hostile]:
     state = Hostile()
-
-    class Bound(Handler):
-        registry = state
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-    state.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
+    state.start()
     try:
         yield state
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        state.stop()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -95,6 +109,9 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or length not in (None, len(body))
 
     def answer(self) -> None:
+        if self.registry.server is not self.server:
+            self.close_connection = True
+            return
         shown = self.headers["Authorization"]
         with self.registry.lock:
             self.registry.requests.append(Asked(self.command, self.path, shown, self.headers["Range"]))

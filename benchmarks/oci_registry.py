@@ -1,4 +1,4 @@
-"""A real registry (Debian's docker-registry, distribution 2.8) on this machine, and the client that reads it."""
+"""A real registry on this machine: Debian's docker-registry, distribution 2.8. For benchmarks and for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = Path(__file__).parents[2] / ".venv" / "debian"
+PACKAGES = Path(__file__).parents[1] / ".venv" / "debian"
 """Where packages are unpacked that the system does not have."""
 
 _CONFIG = """\
