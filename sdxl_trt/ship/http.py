@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import ipaddress
-import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import httpx2
 
 from sdxl_trt.errors import TransferError, Unreachable
 from sdxl_trt.ship.auth import Authority
+from sdxl_trt.ship.failures import Untrusted, answers_plainly, reason, seconds, sending
 from sdxl_trt.ship.retrying import Transient
 from sdxl_trt.version import __version__
 
@@ -23,7 +21,6 @@ _TIMEOUT = httpx2.Timeout(60, connect=15, pool=None)
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _LATER = (408, 425, 429, 500, 502, 503, 504)
-_MOST_REASON = 2**14
 
 
 def is_loopback(host: str) -> bool:
@@ -69,7 +66,7 @@ class Http:
             with sending(host):
                 self._client.head(f"{'http' if self._plain else 'https'}://{host}/v2/")
         except Unreachable as error:
-            if own and not self._plain and _answers_plainly(error):
+            if own and not self._plain and answers_plainly(error):
                 return "http"
             raise
         except Transient:
@@ -95,9 +92,9 @@ class Http:
         try:
             with sending(url.host), contextlib.closing(self._answer(method, url, headers, content)) as answer:
                 if answer.status_code not in expected:
-                    raise self._refused(method, url, answer)
+                    raise self._refused(answer)
                 yield answer
-        except _Untrusted:
+        except Untrusted:
             raise
         except Unreachable as error:  # it was there a moment ago
             raise Transient(f"{error.what}: {error.got}") from error
@@ -157,92 +154,17 @@ class Http:
             fix="have the registry give https addresses; --plain-http where the network is trusted",
         )
 
-    def _refused(self, method: str, url: httpx2.URL, answer: httpx2.Response) -> Exception:
-        status = answer.status_code
-        reason = f"{status} {answer.reason_phrase}".strip() + _reason(answer)
+    def _refused(self, answer: httpx2.Response) -> Exception:
+        status, url = answer.status_code, answer.request.url
+        got = f"{status} {answer.reason_phrase}".strip() + reason(answer)
         if status in _LATER:
-            return Transient(f"{url.host} answers {reason}", _seconds(answer.headers.get("retry-after", "")))
-        what = f"{url.host} refused: {method} {url.path}"
-        if status in (401, 403):
-            return self._authority.denied(what, reason)
-        return TransferError(what, got=reason, expected="a registry of OCI distribution 1.0 or later that takes this")
+            return Transient(f"{url.host} answers {got}", seconds(answer.headers.get("retry-after", "")))
+        what = f"{url.host} refused: {answer.request.method} {url.path}"
+        if status in (401, 403) and self._is_ours(url):
+            return self._authority.denied(what, got)
+        return TransferError(what, got=got, expected="a registry of OCI distribution 1.0 or later that takes this")
 
 
 def _direct(own: bool) -> dict[str, None] | None:
     """For this machine no proxy: that would reach its own loopback."""
     return {"http://": None, "https://": None} if own else None
-
-
-@contextlib.contextmanager
-def sending(host: str) -> Iterator[None]:
-    """Errors of the network in our words.
-
-    Raises:
-        Transient: cut off, or too slow.
-        Unreachable: there is nobody, or nobody to trust.
-    """
-    try:
-        yield
-    except httpx2.ConnectError as error:
-        raise _unreachable(host, error) from error
-    except (httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-        raise _unreachable(host, error) from error
-    except (httpx2.TransportError, httpx2.StreamError) as error:
-        raise Transient(f"the connection to {host} broke: {type(error).__name__} {error}".strip()) from error
-    except httpx2.InvalidURL as error:
-        raise TransferError(f"{host} cannot be asked", got=str(error)) from error
-
-
-class _Untrusted(Unreachable):
-    """Who answers is not known to be who was asked."""
-
-
-def _unreachable(host: str, error: Exception) -> Unreachable:
-    if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes(error)):
-        return _Untrusted(
-            f"{host} has a certificate that this host does not trust",
-            got=f"{error}",
-            expected="one of an authority that is known here",
-            fix="SSL_CERT_FILE=FILE, which holds your certificate authority",
-        )
-    return Unreachable(
-        f"{host} cannot be reached",
-        got=f"{error}",
-        expected="a registry that answers with TLS",
-        fix="check the name and the network; --plain-http for a registry without TLS",
-    )
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came of."""
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _answers_plainly(error: BaseException) -> bool:
-    """A handshake that failed, but not for the certificate: what answers is no TLS."""
-    found = [each for each in causes(error) if isinstance(each, ssl.SSLError)]
-    return bool(found) and not any(isinstance(each, ssl.SSLCertVerificationError) for each in found)
-
-
-def _seconds(header: str) -> float:
-    """A Retry-After header: seconds, or a date; 0 where it is neither."""
-    if header.isdecimal():
-        return float(header[:6])
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return 0.0
-
-
-def _reason(answer: httpx2.Response) -> str:
-    """The beginning of a failure's body, on one line."""
-    body = b""
-    with contextlib.suppress(httpx2.HTTPError, httpx2.StreamError):
-        for block in answer.iter_raw():
-            body += block
-            if len(body) >= _MOST_REASON:
-                break
-    text = " ".join(body[:300].decode("utf-8", "replace").split())
-    return f": {''.join(sign if sign.isprintable() else '?' for sign in text)}" if text else ""

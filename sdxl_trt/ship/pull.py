@@ -86,9 +86,9 @@ def pull(
         fresh.check(reference.origin, offer.manifest.created, _created(folder))
     store = BlobStore(folder)
     with store.lock():
-        _record(folder, Record(reference=str(reference)))
         receiver = Receiver(store, offer.manifest, choice.target, progress)
         received = receiver.receive(remote, str(reference), siblings(folder), check=check)
+        _record(folder, Record(reference=str(reference)))
         _write_manifest(folder, offer)
         _record(folder, Record(reference=str(reference), digest=offer.digest))
         store.keep_only(offer.manifest.blobs().values())

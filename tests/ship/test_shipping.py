@@ -306,6 +306,31 @@ def test_skopeo_reads_it_and_we_read_what_skopeo_wrote(real: Running, skopeo: Pa
         check(tmp_path / f"pulled{number}", EXACT)
 
 
+def test_skopeo_reads_layouts_and_archives_that_we_wrote(skopeo: Path, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "home/built", seed="skopeo")
+    digest = send(tmp_path / "home/built", f"oci-layout:{tmp_path}/ours:1").digest
+    send(tmp_path / "home/built", f"{tmp_path}/ours.tar")
+    for number, source in enumerate((f"oci:{tmp_path}/ours:1", f"oci-archive:{tmp_path}/ours.tar:latest")):
+        command = [str(skopeo), "--insecure-policy", "copy", "--all", source, f"oci:{tmp_path}/theirs{number}:1"]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"HOME": str(tmp_path)})
+        blobs = {path.name for path in (tmp_path / f"theirs{number}/blobs/sha256").iterdir()}
+        ours = {path.name for path in (tmp_path / "ours/blobs/sha256").iterdir()}
+        assert blobs - ours <= {
+            json.loads((tmp_path / f"theirs{number}/index.json").read_bytes())["manifests"][0]["digest"][7:]
+        }
+        assert ours - blobs <= {digest[7:]}, "all but the index, which skopeo writes anew"
+
+
+def test_an_empty_file(real: Running, tmp_path: Path) -> None:
+    manifest = make_bundle(tmp_path / "home/built")
+    store = BlobStore(tmp_path / "home/built")
+    files = manifest.files | {"licence/NOTICE": store.put_bytes(b"")}
+    write_manifest(tmp_path / "home/built", dataclasses.replace(manifest, files=files))
+    send(tmp_path / "home/built", real.oci("team/empty:1"))
+    fetch(real.oci("team/empty:1"), tmp_path / "pulled")
+    check(tmp_path / "pulled", EXACT)
+
+
 def test_oras_reads_it(real: Running, tmp_path: Path) -> None:
     client = pytest.importorskip("oras.client", reason="oras is not installed (extra dev)")
     make_bundle(tmp_path / "home/built", seed="oras")
