@@ -69,8 +69,7 @@ class Receiver:
         damaged = self._drop_damaged() if check else 0
         total = sum(blob.bytes for blob in self._blobs.values())
         present = total - self._missing_bytes()
-        for blob in self._blobs.values():
-            self._store.adopt(blob, others)
+        self._share(others)
         missing = self._missing()
         missing_bytes = sum(part.bytes for part in missing)
         self._check_room(missing_bytes)
@@ -111,6 +110,21 @@ class Receiver:
         found = in_parallel(here, sound, workers=_READERS, cancel=meter.stop)
         meter.finish()
         return found.count(False)
+
+    def _share(self, others: Sequence[BlobStore]) -> None:
+        """Take what other bundles have."""
+        wanted: dict[str, Chunk] = {blob.sha256: blob for blob in self._whole if not self._store.whole(blob)}
+        wanted |= {part.sha256: part for blob in self._in_chunks for part in self._store.missing(blob)}
+        if not others or not wanted:
+            return
+        meter = Meter(self._progress, "look into other bundles", sum(each.bytes for each in wanted.values()))
+
+        def take(content: Chunk) -> None:
+            self._store.adopt(content, others)
+            meter.add(content.bytes)
+
+        in_parallel(list(wanted.values()), take, workers=_READERS, cancel=meter.stop)
+        meter.finish()
 
     def _files(self, blob: Blob) -> tuple[Chunk, ...]:
         return (blob,) if self._store.whole(blob) else blob.parts

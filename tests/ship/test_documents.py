@@ -1,4 +1,4 @@
-"""Documents of the image specification: the same bytes for the same content, and nothing but errors of ours for garbage."""
+"""Documents of the image specification: the same bytes for the same content, and our errors for garbage."""
 
 from __future__ import annotations
 
