@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
+import json
 import threading
 import time
+from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 from hostile_registry import Handler, Hostile, cut, hostile, on, times
@@ -166,6 +170,52 @@ def test_a_token_that_is_not_accepted_is_an_error(server: Hostile) -> None:
     ]
     server.token = "right"
     with pytest.raises(TransferError, match=r"refused[\s\S]*no credentials[\s\S]*docker login"):
+        fetched(server)
+
+
+def test_the_password_goes_to_who_gives_tokens(server: Hostile, tmp_path: Path) -> None:
+    auth = base64.b64encode(b"me:secret").decode()
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {server.host: {"auth": auth}}}))
+    server.token, server.login = "token", f"Basic {auth}"
+    server.put(CONTENT)
+    assert fetched(server) == CONTENT
+    shown = {each.authorization for each in server.requests if "/token" not in each.path}
+    assert shown == {None, "Bearer token"}
+
+
+def test_an_identity_token_is_exchanged(server: Hostile, tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {server.host: {"identitytoken": "identity"}}}))
+    asked = []
+
+    def exchange(handler: Handler) -> bool:
+        if handler.command != "POST" or not handler.path.startswith("/token"):
+            return False
+        asked.append(parse_qs(handler.body().decode()))
+        handler.reply(200, b'{"access_token": "token"}')
+        return True
+
+    server.token, server.faults = "token", [exchange]
+    server.put(CONTENT)
+    assert fetched(server) == CONTENT
+    assert [(each["grant_type"], each["refresh_token"], each["service"]) for each in asked] == [
+        (["refresh_token"], ["identity"], ["test"])
+    ]
+
+
+@pytest.mark.parametrize("realm", ["http://registry.example.com/token", "", "http://[", "ftp://127.0.0.1/token"])
+def test_nothing_secret_goes_to_a_server_without_tls(server: Hostile, realm: str) -> None:
+    challenge = f'Bearer realm="{realm}",service="test"'
+    server.faults = [on("GET", "/blobs/", lambda handler: handler.reply(401, WWW_Authenticate=challenge))]
+    with pytest.raises(TransferError):
+        fetched(server)
+
+
+@pytest.mark.parametrize("challenge", ["", "Negotiate", "Digest realm=x"])
+def test_other_ways_to_log_in(server: Hostile, challenge: str) -> None:
+    server.faults = [on("GET", "/blobs/", lambda handler: handler.reply(401, WWW_Authenticate=challenge))]
+    with pytest.raises(TransferError, match="not known here"):
         fetched(server)
 
 

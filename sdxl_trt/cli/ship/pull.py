@@ -41,9 +41,9 @@ def pull_command(
     plain_http: bool,
     as_json: bool,
 ) -> None:
-    """Fetch of a bundle what one host needs: engines for its GPU, else portable ones, else onnxruntime's.
+    """Fetch what one host needs of a bundle.
 
-    What is in the folder already is checked and not fetched; what other bundles of this machine have is shared. Where
+    That is engines for its GPU, else portable ones, else onnxruntime's. What is in the folder already is checked and not fetched; what other bundles of this machine have is shared. Where
     a public key is configured (or given), nothing that it does not vouch for is taken.
     """
     folder = output or bundles_folder() / reference.folder_name

@@ -39,10 +39,10 @@ def plain_http_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @plain_http_option
 @json_option
 def push_command(bundle: Path, reference: Reference, plain_http: bool, as_json: bool) -> None:
-    """Send BUNDLE to REFERENCE: a registry (oci://host/name:tag), an OCI image layout (oci-layout:PATH, PATH.tar),
-    or a folder at a URL (s3://…). What is there already is not sent.
+    """Send BUNDLE to a registry, a folder or an archive.
 
-    Registries are shown the credentials of `docker login`.
+    REFERENCE is oci://host/name:tag; or an OCI image layout: oci-layout:PATH, PATH.tar, or the URL of a folder
+    (s3://…). What is there already is not sent. Registries are shown the credentials of `docker login`.
     """
     from sdxl_trt.ship.push import push
     from sdxl_trt.ship.remote import open_remote
