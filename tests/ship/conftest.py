@@ -9,6 +9,7 @@ import pytest
 from hostile_registry import Hostile, hostile
 
 from benchmarks.oci_registry import Missing, Running, program, registry
+from sdxl_trt.trust import KEY_VARIABLE, hosts
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +17,8 @@ def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.delenv("SDXL_TRT_PUBLIC_KEY", raising=False)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.setattr(hosts, "SYSTEM_KEYS", tmp_path / "etc" / "trusted.pem")
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,9 @@ def pull_command(
 ) -> None:
     """Fetch what one host needs of a bundle.
 
-    That is engines for its GPU, else portable ones, else onnxruntime's. What is in the folder already is checked and not fetched; what other bundles of this machine have is shared. Where
-    a public key is configured (or given), nothing that it does not vouch for is taken.
+    That is engines for its GPU, else portable ones, else onnxruntime's. What is in the folder already is checked and
+    not fetched; what other bundles of this machine have is shared. Where a public key is configured (or given),
+    nothing that it does not vouch for is taken.
     """
     folder = output or bundles_folder() / reference.folder_name
     choose = choose_for_gpu(gpu) if gpu else choose_for(_hosts(), fix=_OTHER_HOST)
