@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Refiner, Target, conflict, write_manifest
+from sdxl_trt.bundle import (
+    Blob,
+    BlobStore,
+    EngineEntry,
+    Manifest,
+    Refiner,
+    Target,
+    conflict,
+    siblings,
+    write_manifest,
+)
 from sdxl_trt.costs import graph_work
 from sdxl_trt.engines.acceptance import accept_on_cpu
 from sdxl_trt.engines.attention import fuse_attention
@@ -21,6 +31,7 @@ from sdxl_trt.engines.compiler import Task, compile_apart
 from sdxl_trt.engines.flavours import check_buildable
 from sdxl_trt.engines.hooks import STEPS, Report
 from sdxl_trt.engines.keys import engine_key
+from sdxl_trt.engines.naming import Naming
 from sdxl_trt.engines.ort import ease_group_norms, store_graph
 from sdxl_trt.engines.pending import Existing
 from sdxl_trt.engines.source import Source
@@ -72,13 +83,16 @@ def build(
     with store.lock():
         existing = Existing(bundle, source.index.model, second.index.model if second else None)
         kept = existing.kept(versions)
-        work = _Work(store, source, existing, profile, progress)
-        refining = _Work(store, second, existing, profile, progress, "refiner ", work) if second else None
+        others = siblings(bundle)
+        work = _Work(store, others, source, existing, profile, progress)
+        refining = _Work(store, others, second, existing, profile, progress, "refiner ", work) if second else None
         files, more = work.files(), refining.refiner() if refining else None
         built = [_target(request, versions[request.name], work, refining) for request in requests]
         if more is None and existing.manifest and any(target.refiner for target in kept):
             more = existing.manifest.refiner
-        manifest = _manifest(source, existing.manifest, files, (*kept, *built), more)
+        naming = Naming(store, existing.manifest.blobs().values() if existing.manifest else ())
+        targets = [naming.target(target) for target in (*kept, *built)]
+        manifest = _manifest(source, existing.manifest, naming.files(files), targets, naming.refiner(more))
         if manifest != existing.manifest:
             write_manifest(bundle, manifest)
         store.keep_only(manifest.blobs().values())
@@ -107,6 +121,8 @@ class _Work:
     """One build of a model while it runs."""
 
     store: BlobStore
+    others: Sequence[BlobStore]
+    """Bundles beside this one, whose blobs are linked rather than written again."""
     source: Source
     existing: Existing
     profile: Profile
@@ -182,7 +198,8 @@ class _Work:
         )
 
     def _plan(self, request: TargetRequest, spec: GraphSpec, report: Report) -> Blob:
-        with self.store.writer() as writer:
+        """A plan, in chunks as the library writes it: most of them are another plan's too."""
+        with self.store.chunk_writer(self.others) as writer:
             task = Task(export=self.source.folder, request=request, spec=spec, profile=self.profile)
             compile_apart(task, writer, report)
         return writer.blob()
@@ -204,7 +221,7 @@ class _Work:
 
     def _stored(self, blob: Blob, path: Path) -> Blob:
         """Make sure that the bundle has a file of the export, which must be what it was exported as."""
-        if not self.existing.sound(blob):
+        if not self.existing.sound(blob) and not self.store.adopt(blob, self.others):
             self.source.checked(path, blob, self.store.put_file)
         return blob
 

@@ -8,12 +8,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sdxl_trt.bundle import MANIFEST_NAME, Blob, BlobStore, EngineEntry, Target, read_manifest
+from sdxl_trt.bundle.housekeeping import PENDING
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError
 from sdxl_trt.files import write_json
 from sdxl_trt.spec import ModelSpec
 
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**22
 
 
 class Existing:
@@ -30,9 +31,9 @@ class Existing:
 
     def __init__(self, bundle: Path, model: ModelSpec, refiner: ModelSpec | None = None) -> None:
         self._store = BlobStore(bundle)
-        self._pending = bundle / ".pending"
+        self._pending = bundle / PENDING
         self._sound: set[str] = set()
-        self.manifest = read_manifest(bundle) if (bundle / MANIFEST_NAME).exists() else None
+        self.manifest = read_manifest(bundle, signed=False) if (bundle / MANIFEST_NAME).exists() else None
         if self.manifest:
             _check_same_model(bundle, self.manifest.model, model)
             if refiner and self.manifest.refiner:
@@ -65,7 +66,7 @@ class Existing:
                     raise BundleError(
                         f"the target {target.name}, which this build would keep, is damaged",
                         got=f"a file of its {name} is missing or altered",
-                        fix="name its GPU in this build too, or choose another folder with -o",
+                        fix="name its GPU in this build too, or pull it (sdxl-trt ship pull), or choose another -o",
                     )
         return tuple(targets)
 
@@ -81,10 +82,10 @@ class Existing:
         self._engines[entry.key] = entry
 
     def sound(self, blob: Blob) -> bool:
-        """A blob is there and its bytes are right; one that is damaged is deleted. Each is read once per build."""
+        """A blob is there and its bytes are right; a file that is damaged is deleted. Each is read once per build."""
         if blob.sha256 not in self._sound:
             try:
-                self._store.verify(blob, "a file of the bundle")
+                self._store.check(blob, "a file of the bundle")
             except BundleError:
                 self._store.path(blob).unlink(missing_ok=True)
                 return False

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from sdxl_trt.bundle.manifest import Blob
+from sdxl_trt.bundle.content import Blob
 from sdxl_trt.errors import ExportError
 from sdxl_trt.export.checkpoint import Checkpoint, open_checkpoint
 from sdxl_trt.export.graph import attach_weights, strip

@@ -10,7 +10,7 @@ from typing import Any
 
 from sdxl_trt.bundle import Host, Manifest, Target, choose_target
 from sdxl_trt.bundle.hosts import ON_CPU, ON_CUDA
-from sdxl_trt.errors import FlavourUnavailable, NoTargetForHost, UsageError
+from sdxl_trt.errors import FlavourUnavailable, NoTargetForHost, NotPulled, UsageError
 from sdxl_trt.gpus import able_flavours
 from sdxl_trt.libraries import require
 from sdxl_trt.runtime.cuda import CudaDevice
@@ -110,6 +110,7 @@ def target_for_host(manifest: Manifest, bundle: Path, device: Device | None = No
         device: where engines shall run; the processor when not given.
 
     Raises:
+        NotPulled: the files of those that fit are not here.
         NoTargetForHost: none fits; says for each what differs, and what would help.
     """
     return fitting_target(manifest, bundle, this_host(device))
@@ -119,6 +120,8 @@ def fitting_target(manifest: Manifest, bundle: Path, host: Host) -> Target:
     """As `target_for_host`, for a host that is known."""
     try:
         return choose_target(manifest, host, bundle)
+    except NotPulled:
+        raise
     except NoTargetForHost as error:
         error_fix = _fix(manifest, host) or error.fix
         raise NoTargetForHost(error.what, got=error.got, expected=error.expected, fix=error_fix) from None

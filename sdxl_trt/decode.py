@@ -7,6 +7,7 @@ reading untrusted text goes through `loads`, which does not.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -32,18 +33,24 @@ def loads(text: bytes, *, max_bytes: int) -> Any:
     """Parse untrusted JSON.
 
     Raises:
-        DecodeError: not UTF-8 JSON, over `max_bytes`, duplicate keys, NaN or infinity, nested over `MAX_DEPTH`.
+        DecodeError: not UTF-8 JSON, over `max_bytes`, duplicate keys, NaN or infinity, nested over `MAX_DEPTH`, or
+            escapes that are no text (lone surrogates, which can be neither written nor shown).
     """
     if len(text) > max_bytes:
         raise DecodeError(f"{len(text)} bytes, more than the {max_bytes} allowed")
     if _depth(text) > MAX_DEPTH:
         raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except DecodeError:
         raise
+    except UnicodeEncodeError as error:
+        raise DecodeError("a lone surrogate, which is no text") from error
     except ValueError as error:
         raise DecodeError(f"not JSON: {error}") from error
+    return value
 
 
 def _depth(text: bytes) -> int:
@@ -97,8 +104,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 
 def _dataclass(kind: type, value: Any, where: str) -> Any:
     _expect(value, dict, where)
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints, fields = _hints(kind), {field.name: field for field in dataclasses.fields(kind)}
     for key in value:
         if key not in fields:
             raise DecodeError(f"{where}: unknown field {key!r}")
@@ -113,6 +119,12 @@ def _dataclass(kind: type, value: Any, where: str) -> Any:
         raise
     except ValueError as error:
         raise DecodeError(f"{where}: {error}") from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of its fields: worked out once, since a manifest has thousands of a kind."""
+    return typing.get_type_hints(kind)
 
 
 def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -5,6 +5,7 @@
     │   ├── UnknownName               no GPU, model, sampler or flavour of that name; suggests the nearest
     │   ├── UnsupportedSize           width × height the engines cannot take
     │   ├── NoStepLeft                a part of a run that holds no step
+    │   ├── KeyFileError              a file that was named as a key and cannot be used as one
     │   ├── ImageError                an input picture or mask that cannot be read, is too large, or does not fit
     │   └── PromptTooLong             more tokens than the engines take
     ├── CheckpointError               the model folder cannot be exported (missing, damaged, another class)
@@ -12,9 +13,13 @@
     ├── FlavourUnavailable            the library, or the GPU, that this flavour needs is not here
     ├── BuildError                    an engine could not be compiled or was not accepted
     ├── BundleError                   the bundle is damaged, hostile or of an unknown schema
-    │   └── NoTargetForHost           a sound bundle, but nothing in it runs here
+    │   ├── NoTargetForHost           a sound bundle, but nothing in it runs here
+    │   │   └── NotPulled             what would run here is named in it, and its files are elsewhere
+    │   └── NotTrusted                no key of this host vouches for it, it is too old, or others could alter it
     ├── SchedulerError                the scheduler config asks for something that has no linear table
     ├── OutputError                   a result cannot be written where it was asked for
+    ├── TransferError                 a bundle could not be sent or fetched: refused, cut off, or altered
+    │   └── Unreachable               nobody answers at the other end, or only that it cannot now
     ├── OutOfMemory                   memory that is needed was refused, or will be
     └── RunError                      engines ran and gave something unusable (NaN, infinity)
         └── GpuLost                   the GPU failed or no longer answers; this process cannot use it again
@@ -106,6 +111,10 @@ class NoStepLeft(UsageError):
         self.part = part
 
 
+class KeyFileError(UsageError):
+    """A file that was named as a key to sign with, or to check signatures with, and cannot be used as one."""
+
+
 class ImageError(UsageError):
     """An input picture or mask that cannot be used: damaged, of a wrong size, or with nothing to paint."""
 
@@ -138,12 +147,28 @@ class NoTargetForHost(BundleError):
     """A sound bundle with no target that this host can use; says which part differs."""
 
 
+class NotPulled(NoTargetForHost):
+    """A bundle that names a target for this host whose files were not pulled, or are lost."""
+
+
+class NotTrusted(BundleError):
+    """A bundle that no key of this host vouches for, that is older than what is here, or that others could alter."""
+
+
 class SchedulerError(SdxlTrtError):
     """A scheduler config that asks for something that is not a linear table, or not known."""
 
 
 class OutputError(SdxlTrtError):
     """A result cannot be written where it was asked for."""
+
+
+class TransferError(SdxlTrtError):
+    """A bundle could not be sent or fetched: refused, cut off, or what came is not what was asked for."""
+
+
+class Unreachable(TransferError):
+    """Nobody answers at the other end, or only that it cannot now."""
 
 
 class OutOfMemory(SdxlTrtError):

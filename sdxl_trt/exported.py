@@ -17,7 +17,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdxl_trt.bundle.manifest import Blob
+from sdxl_trt.bundle.content import Blob
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import ExportError
 from sdxl_trt.files import write_json

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,6 +81,22 @@ def _lock(descriptor: int, folder: Path) -> None:
             expected="one writer at a time",
             fix="wait for it, or choose another folder with -o",
         ) from error
+
+
+def no_links(path: str, flags: int) -> int:
+    """An opener that takes regular files alone: no symbolic link, and no pipe, which would be waited for."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        reason = "is a directory" if stat.S_ISDIR(mode) else "is no regular file"
+        raise OSError(errno.EINVAL, reason, path)
+    return descriptor
+
+
+def why_unreadable(error: OSError) -> str:
+    """What `no_links` met, in words."""
+    return "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
 
 
 def check_writable(path: Path) -> None:

@@ -14,6 +14,12 @@ EXTRAS = {
     "cuda.bindings.driver": "tensorrt",
     "onnx": "export,build",
     "onnx.reference": "export,build",
+    "fastcdc": "build",
+    "cryptography.hazmat.primitives.serialization": "ship",
+    "cryptography.hazmat.primitives.asymmetric.ec": "ship",
+    "model_signing": "ship",
+    "httpx2": "ship",
+    "fsspec": "ship",
 }
 """The extra of this package that brings a module."""
 

@@ -37,3 +37,8 @@ def bundles_folder() -> Path:
 def cache_folder() -> Path:
     """Where exports are kept between builds: $XDG_CACHE_HOME/sdxl-trt (~/.cache/sdxl-trt). Safe to delete."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdxl-trt"
+
+
+def config_folder() -> Path:
+    """Where this user says how things shall be: $XDG_CONFIG_HOME/sdxl-trt (~/.config/sdxl-trt)."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sdxl-trt"

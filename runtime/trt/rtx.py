@@ -15,6 +15,7 @@ from sdxl_trt.errors import BundleError, OutputError
 from sdxl_trt.files import atomic_write, sha256_json
 from sdxl_trt.paths import cache_folder
 from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.trust import kept_safely
 
 MOST_FILES = 64
 """Files of kernels that are kept, the newest."""
@@ -42,7 +43,8 @@ def check_plan(trt: Any, runtime: Any, plan: CheckedBlob, what: str) -> None:
 class KernelCache:
     """Kernels of one engine on this host's GPU, in a file, which is read here and written by `save`.
 
-    The library itself checks that a file is of the same version, GPU and driver, and takes none that is not.
+    The library itself checks that a file is of the same version, GPU and driver, and takes none that is not. On a host
+    with keys, one that other users could write is not read.
 
     Args:
         trt: the library's module.
@@ -58,7 +60,7 @@ class KernelCache:
         self._stored = b""
         with contextlib.suppress(OSError):  # there is none yet, or it cannot be read: kernels are compiled again
             stored = self._file.read_bytes()
-            if cache.deserialize(stored):
+            if kept_safely(self._file) and cache.deserialize(stored):
                 self._stored = stored
         config.set_runtime_cache(cache)
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER

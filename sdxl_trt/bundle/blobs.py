@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
+import io
 import os
-import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from sdxl_trt.bundle.manifest import MANIFEST_NAME, Blob
+from sdxl_trt.bundle.chunking import AVERAGE, Chunker
+from sdxl_trt.bundle.content import Blob, Chunk
+from sdxl_trt.bundle.copying import copy, link_or_copy
+from sdxl_trt.bundle.manifest import MANIFEST_NAME
 from sdxl_trt.errors import BundleError, OutputError
-from sdxl_trt.files import LOCK_NAME, exclusive, temporary_in, unwritable
+from sdxl_trt.files import LOCK_NAME, exclusive, no_links, sha256_of, temporary_in, unwritable, why_unreadable
+
+_BLOCK = 2**24
 
 
 class HashingWriter:
@@ -41,50 +44,91 @@ class HashingWriter:
 
 
 class BlobStore:
-    """The blobs of one bundle folder."""
+    """The blobs of one bundle folder.
 
-    def __init__(self, bundle: Path) -> None:
-        self.bundle = bundle
+    Args:
+        bundle: the folder.
+        average: bytes of the chunks that blobs are cut into, about.
+    """
+
+    def __init__(self, bundle: Path, *, average: int = AVERAGE) -> None:
+        self.bundle, self._average = bundle, average
         self.folder = bundle / "blobs" / "sha256"
-        self.digests = dict[Blob, list[bytes]]()
-        """SHA-256 of each chunk of blobs that were checked (see `sdxl_trt.bundle.checked`)."""
-        self._verified = dict[Blob, tuple[int, ...]]()
+        self.digests = dict[Blob, list[str]]()
+        """SHA-256 of each part of blobs that are not cut and were checked (see `sdxl_trt.bundle.checked`)."""
+        self._verified = dict[str, tuple[int, ...]]()
 
-    def path(self, blob: Blob) -> Path:
-        """Where the blob lies, checked or not."""
-        return self.folder / blob.sha256
+    def path(self, content: Chunk) -> Path:
+        """Where a whole blob or a chunk lies, checked or not, there or not."""
+        return self.folder / content.sha256
 
-    def has(self, blob: Blob) -> bool:
-        """A regular file of the right size is there (its hash is not looked at)."""
+    def whole(self, content: Chunk) -> bool:
+        """A regular file of that name and the right size is there (its hash is not looked at)."""
         try:
-            found = self.path(blob).lstat()
+            found = self.path(content).lstat()
         except OSError:
             return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == blob.bytes
+        return stat.S_ISREG(found.st_mode) and found.st_size == content.bytes
 
-    def verify(self, blob: Blob, what: str) -> Path:
-        """Check a blob from end to end, unless it was found sound and not written since; return its path.
+    def missing(self, content: Chunk) -> tuple[Chunk, ...]:
+        """What is not there of a blob that is not whole: those of its chunks; of one that is not cut, itself."""
+        return () if self.whole(content) else tuple(part for part in content.parts if not self.whole(part))
+
+    def has(self, content: Chunk) -> bool:
+        """It is there, whole or in chunks, as far as names and sizes tell."""
+        return not self.missing(content)
+
+    def verify(self, content: Chunk, what: str) -> Path:
+        """Check a whole blob from end to end, unless it was found sound and not written since; return its path.
 
         Raises:
             BundleError: it is missing, a link, of another size, or its bytes are not those of its hash.
         """
-        path = self.path(blob)
+        path = self.path(content)
+        with self._opened(content, what) as file:
+            found = os.fstat(file.fileno())
+            state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+            if self._verified.get(content.sha256) != state:
+                _compare(content, hashlib.file_digest(file, "sha256").hexdigest(), what, path)
+                self._verified[content.sha256] = state
+        return path
+
+    def read(self, chunk: Chunk, what: str) -> bytes:
+        """All bytes of a chunk, checked.
+
+        Raises:
+            BundleError: as of `verify`.
+        """
+        with self._opened(chunk, what) as file:
+            data = file.read()
+        _compare(chunk, hashlib.sha256(data).hexdigest(), what, self.path(chunk))
+        return data
+
+    def check(self, blob: Blob, what: str) -> None:
+        """Check a blob from end to end, whole or in chunks.
+
+        Raises:
+            BundleError: as of `verify`; or its chunks, one behind the other, are not what its own hash says.
+        """
+        if not blob.chunks or self.whole(blob):
+            self.verify(blob, what)
+            return
+        digest = hashlib.sha256()
+        for chunk in blob.chunks:
+            digest.update(self.read(chunk, what))
+        _compare(blob, digest.hexdigest(), what, self.path(blob))
+
+    @contextlib.contextmanager
+    def _opened(self, content: Chunk, what: str) -> Iterator[io.BufferedReader]:
+        path = self.path(content)
         try:
             with open(path, "rb", opener=no_links) as file:
-                found = os.fstat(file.fileno())
-                if found.st_size != blob.bytes:
-                    raise damaged(what, path, f"{found.st_size} bytes", f"{blob.bytes} bytes")
-                state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-                if self._verified.get(blob) == state:
-                    return path
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = os.fstat(file.fileno()).st_size
+                if size != content.bytes:
+                    raise damaged(what, path, f"{size} bytes", f"{content.bytes} bytes")
+                yield file
         except OSError as error:
-            reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
-            raise damaged(what, path, reason, f"a file of {blob.bytes} bytes") from error
-        if digest != blob.sha256:
-            raise damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {blob.sha256}")
-        self._verified[blob] = state
-        return path
+            raise damaged(what, path, why_unreadable(error), f"a file of {content.bytes} bytes") from error
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -108,7 +152,7 @@ class BlobStore:
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[HashingWriter]:
-        """Write a new blob; it gets its name when the block ends, and nothing stays if the block fails.
+        """Write a new blob, whole; it gets its name when the block ends, and nothing stays if the block fails.
 
         Raises:
             OutputError: the folder cannot be written to, or the disk is full.
@@ -117,6 +161,44 @@ class BlobStore:
             writer = HashingWriter(descriptor)
             yield writer
             self._finish(descriptor, temporary, writer.blob())
+
+    @contextlib.contextmanager
+    def chunk_writer(self, others: Sequence[BlobStore] = ()) -> Iterator[Chunker]:
+        """Write a new blob in chunks. Those that are there already stay; new ones go again if the block fails.
+
+        Args:
+            others: bundles whose chunks are linked rather than written again.
+
+        Raises:
+            OutputError: the folder cannot be written to, or the disk is full.
+            FlavourUnavailable: the library that cuts is not installed.
+        """
+        new = list[Chunk]()
+
+        def keep(chunk: Chunk, data: memoryview) -> None:
+            if self._sound(chunk):
+                return
+            new.append(chunk)
+            self.path(chunk).unlink(missing_ok=True)
+            if not self.adopt(chunk, others):
+                with self.writer() as writer:
+                    writer.write(data)
+
+        chunker = Chunker(keep, average=self._average)
+        try:
+            yield chunker
+            chunker.blob()
+        except BaseException:
+            for chunk in new:
+                self.path(chunk).unlink(missing_ok=True)
+            raise
+
+    def _sound(self, chunk: Chunk) -> bool:
+        try:
+            self.verify(chunk, "a chunk")
+        except BundleError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[int, Path]]:
@@ -152,39 +234,94 @@ class BlobStore:
             OutputError: the folder cannot be written to, or the disk is full.
         """
         with source.open("rb") as file, self._temporary() as (descriptor, temporary):
-            _copy(file, descriptor)
-            with temporary.open("rb") as copy:
-                digest = hashlib.file_digest(copy, "sha256").hexdigest()
-            blob = Blob(sha256=digest, bytes=os.fstat(descriptor).st_size)
+            copy(file, descriptor)
+            blob = Blob(sha256=sha256_of(temporary), bytes=os.fstat(descriptor).st_size)
             self._finish(descriptor, temporary, blob)
         return blob
 
+    def name_chunks(self, blob: Blob) -> Blob:
+        """A blob that is there whole, with its chunks, if it is larger than one; it stays whole.
+
+        Raises:
+            BundleError: as of `verify`.
+            FlavourUnavailable: the library that cuts is not installed.
+        """
+        if blob.chunks or blob.bytes <= self._average or not self.whole(blob):
+            return blob
+        what, chunker = "a file of the bundle", Chunker(average=self._average)
+        with self._opened(blob, what) as file:
+            while data := file.read(_BLOCK):
+                chunker.write(data)
+        _compare(blob, chunker.blob().sha256, what, self.path(blob))
+        return chunker.blob()
+
+    def join(self, blob: Blob, what: str) -> Path:
+        """Make a blob whole of its chunks, which stay; return its path. One that is whole already is checked.
+
+        Raises:
+            BundleError: as of `check`.
+            OutputError: the folder cannot be written to, or the disk is full.
+        """
+        if blob.chunks and not self.whole(blob):
+            with self.writer() as writer:
+                for chunk in blob.chunks:
+                    writer.write(self.read(chunk, what))
+                _compare(blob, writer.blob().sha256, what, self.path(blob))
+        return self.verify(blob, what)
+
+    def adopt(self, content: Chunk, others: Iterable[BlobStore]) -> bool:
+        """Take what is missing of a blob or chunk from other bundles, as far as they have it: linked, or else copied.
+
+        Each file's hash is checked before it gets its name here.
+
+        Returns:
+            Whether it is here now, whole or in chunks.
+
+        Raises:
+            OutputError: the folder cannot be written to, or the disk is full.
+        """
+        others = list(others)
+        if self.missing(content) and not any(self._take(other, content) for other in others):
+            for part in self.missing(content):
+                any(self._take(other, part) for other in others)
+        return self.has(content)
+
+    def _take(self, other: BlobStore, content: Chunk) -> bool:
+        """Take one file of another bundle, if it is there and sound."""
+        if not other.whole(content):
+            return False
+        temporary = temporary_in(self.folder)
+        try:
+            if not link_or_copy(other.path(content), temporary) or sha256_of(temporary) != content.sha256:
+                return False
+            temporary.replace(self.path(content))
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
     def keep_only(self, blobs: Iterable[Blob]) -> int:
-        """Delete every other blob; returns the bytes freed. The caller holds the lock."""
-        wanted = {blob.sha256 for blob in blobs}
+        """Delete every other file, and chunks of what is whole; returns the bytes freed. The caller holds the lock."""
+        wanted = {part.sha256 for blob in blobs for part in ((blob,) if self.whole(blob) else blob.parts)}
         freed = 0
         for path in self.folder.iterdir():
             if path.name not in wanted:
-                freed += path.lstat().st_size
+                found = path.lstat()
+                freed += found.st_size if found.st_nlink == 1 else 0
                 path.unlink()
         return freed
 
 
-def _copy(source: BinaryIO, descriptor: int) -> None:
-    """Copy a file's bytes inside the kernel, which shares the blocks where the file system can (btrfs, XFS)."""
-    try:
-        while os.copy_file_range(source.fileno(), descriptor, 2**30):
-            pass
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        with os.fdopen(os.dup(descriptor), "wb") as copy:
-            shutil.copyfileobj(source, copy)
+def siblings(bundle: Path) -> list[BlobStore]:
+    """The other bundles of the folder that a bundle is in."""
+    folders = sorted(path.parent for path in bundle.absolute().parent.glob(f"*/{MANIFEST_NAME}"))
+    return [BlobStore(folder) for folder in folders if folder != bundle.absolute()]
 
 
-def no_links(path: str, flags: int) -> int:
-    """An opener that refuses symbolic links."""
-    return os.open(path, flags | os.O_NOFOLLOW)
+def _compare(content: Chunk, digest: str, what: str, path: Path) -> None:
+    if digest != content.sha256:
+        raise damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {content.sha256}")
 
 
 def damaged(what: str, path: Path, got: str, expected: str) -> BundleError:

@@ -1,23 +1,27 @@
 """A blob that is handed out piece by piece, never a byte of it unchecked, and never whole in memory.
 
-For engines, which their libraries read as they like, and which are executable code. The file is read once to check its
-hash, and the hash of each chunk is noted, in the store, for every later reading; when a chunk is read again to be
-handed out, it must still have its hash. So whoever writes to the file in between achieves nothing.
+For engines, which their libraries read as they like, and which are executable code. Of a blob that the manifest names
+the chunks of, each is read when it is needed, and must have its hash. A blob that is not cut is read once before, to
+check its hash, and the hash of each piece is noted, in the store, for every later reading; when a piece is read again
+to be handed out, it must still have its hash. So whoever writes to the files in between achieves nothing.
 """
 
 from __future__ import annotations
 
-import errno
+import bisect
 import hashlib
+import io
+import itertools
 import os
 from types import TracebackType
 
-from sdxl_trt.bundle.blobs import BlobStore, damaged, no_links
-from sdxl_trt.bundle.manifest import Blob
+from sdxl_trt.bundle.blobs import BlobStore, damaged
+from sdxl_trt.bundle.content import Blob
 from sdxl_trt.errors import BundleError
+from sdxl_trt.files import no_links, why_unreadable
 
 CHUNK = 2**22
-"""Bytes that are read and hashed at once."""
+"""Bytes of a blob that is not cut that are read and hashed at once."""
 
 
 class CheckedBlob:
@@ -29,71 +33,92 @@ class CheckedBlob:
         what: it is, in words.
 
     Raises:
-        BundleError: it is missing, a link, of another size, or its bytes are not those of its hash.
+        BundleError: it is missing, a link, of another size, or its bytes are not those of its hash; of a blob that is
+            cut, `read` finds out the last.
     """
 
     def __init__(self, store: BlobStore, blob: Blob, what: str) -> None:
-        self._path, self._what = store.path(blob), what
+        self._store, self._blob, self._what = store, blob, what
         self.size, self.position = blob.bytes, 0
-        self._chunk, self._loaded = b"", -1
+        self._piece, self._loaded = b"", -1
+        uncut = (min(CHUNK, self.size - start) for start in range(0, self.size, CHUNK))
+        self._starts = list(itertools.accumulate((c.bytes for c in blob.chunks) if blob.chunks else uncut, initial=0))
+        self._digests = [chunk.sha256 for chunk in blob.chunks]
+        self._file: io.FileIO | None = None
+        if blob.chunks and not store.whole(blob):
+            if missing := store.missing(blob):
+                raise self._damaged(f"{len(missing)} of its {len(blob.chunks)} chunks are not there", "all of them")
+            return
+        self._file = self._open()
         try:
-            self._file = open(self._path, "rb", buffering=0, opener=no_links)  # noqa: SIM115 (closed by `close`)
-        except OSError as error:
-            reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
-            raise self._damaged(reason, f"a file of {blob.bytes} bytes") from error
-        try:
-            if blob not in store.digests:
-                store.digests[blob] = self._check(blob)
+            if not blob.chunks and blob not in store.digests:
+                store.digests[blob] = self._check(self._file)
         except BaseException:
             self.close()
             raise
-        self._digests = store.digests[blob]
+        self._digests = self._digests or store.digests[blob]
 
-    def _check(self, blob: Blob) -> list[bytes]:
-        size = os.fstat(self._file.fileno()).st_size
-        if size != blob.bytes:
-            raise self._damaged(f"{size} bytes", f"{blob.bytes} bytes")
+    def _open(self) -> io.FileIO:
+        try:
+            return open(self._store.path(self._blob), "rb", buffering=0, opener=no_links)
+        except OSError as error:
+            raise self._damaged(why_unreadable(error), f"a file of {self.size} bytes") from error
+
+    def _check(self, file: io.FileIO) -> list[str]:
+        """The hash of each piece of a file that was found sound."""
+        size = os.fstat(file.fileno()).st_size
+        if size != self.size:
+            raise self._damaged(f"{size} bytes", f"{self.size} bytes")
         whole, digests = hashlib.sha256(), []
-        for index in range(-(-size // CHUNK)):
-            chunk = self._read_chunk(index)
-            whole.update(chunk)
-            digests.append(hashlib.sha256(chunk).digest())
-        if whole.hexdigest() != blob.sha256:
-            raise self._damaged(f"content with SHA-256 {whole.hexdigest()}", f"SHA-256 {blob.sha256}")
+        for index in range(len(self._starts) - 1):
+            piece = self._read_piece(file, index)
+            whole.update(piece)
+            digests.append(hashlib.sha256(piece).hexdigest())
+        if whole.hexdigest() != self._blob.sha256:
+            raise self._damaged(f"content with SHA-256 {whole.hexdigest()}", f"SHA-256 {self._blob.sha256}")
         return digests
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes from the position on, which moves behind them; none at the end only.
 
         Raises:
-            BundleError: the file has changed since it was checked.
+            BundleError: they are not what the manifest says, or have changed since they were checked.
         """
-        index, start = divmod(self.position, CHUNK)
         if not 0 <= self.position < self.size:
             return b""
+        index = bisect.bisect_right(self._starts, self.position) - 1
         if index != self._loaded:
-            chunk = self._read_chunk(index)
-            if hashlib.sha256(chunk).digest() != self._digests[index]:
-                raise self._damaged("content that changed after it was checked", "the same content")
-            self._chunk, self._loaded = chunk, index
-        data = self._chunk[start : start + size]
+            self._piece, self._loaded = b"", -1
+            self._piece, self._loaded = self._checked_piece(index), index
+        start = self.position - self._starts[index]
+        data = self._piece[start : start + size]
         self.position += len(data)
         return data
 
-    def _read_chunk(self, index: int) -> bytes:
-        """A chunk, whole: a read may give less than was asked for."""
-        start, parts = index * CHUNK, []
-        while part := os.pread(self._file.fileno(), min((index + 1) * CHUNK, self.size) - start, start):
+    def _checked_piece(self, index: int) -> bytes:
+        if self._file is None:
+            return self._store.read(self._blob.chunks[index], self._what)
+        piece = self._read_piece(self._file, index)
+        if hashlib.sha256(piece).hexdigest() != self._digests[index]:
+            why = "that is not what its hash says" if self._blob.chunks else "that changed after it was checked"
+            raise self._damaged(f"content {why}", "the same content")
+        return piece
+
+    def _read_piece(self, file: io.FileIO, index: int) -> bytes:
+        """A piece of the file, whole: a read may give less than was asked for."""
+        start, end, parts = self._starts[index], self._starts[index + 1], []
+        while part := os.pread(file.fileno(), end - start, start):
             parts.append(part)
             start += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _damaged(self, got: str, expected: str) -> BundleError:
-        return damaged(self._what, self._path, got, expected)
+        return damaged(self._what, self._store.path(self._blob), got, expected)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
     def __enter__(self) -> CheckedBlob:
         return self

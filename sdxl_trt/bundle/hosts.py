@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdxl_trt.bundle.content import Blob
 from sdxl_trt.bundle.manifest import Manifest, Target
-from sdxl_trt.errors import NoTargetForHost
+from sdxl_trt.bundle.presence import not_pulled
+from sdxl_trt.errors import NoTargetForHost, NotPulled
 
 ON_CPU, ON_CUDA = GRAPHS = ("onnxruntime", "onnxruntime-cuda")
 """Flavours of onnxruntime, which takes graphs as they are: on the processor, and on NVIDIA's GPUs."""
@@ -26,21 +29,47 @@ class Host:
 
 
 def choose_target(manifest: Manifest, host: Host, bundle: Path) -> Target:
-    """The best target for a host: exact SM first, then portable, then onnxruntime.
+    """The best target for a host among those whose files are there: exact SM first, then portable, then onnxruntime.
 
     Raises:
+        NotPulled: the files of those that fit are not in the bundle's folder.
         NoTargetForHost: none fits; lists for each target what differs.
     """
-    reasons = {target.name: refusal(target, host) for target in manifest.targets}
-    fitting = [target for target in manifest.targets if reasons[target.name] is None]
-    if fitting:
-        return min(fitting, key=_preference)
+    absent = not_pulled(manifest, bundle)
+    obstacles = {target.name: refusal(target, host) or absent.get(target.name) for target in manifest.targets}
+    if usable := best_target((target for target in manifest.targets if target.name not in absent), host):
+        return usable
+    got = "; ".join(f"{name}: {reason}" for name, reason in obstacles.items()) or "no target at all"
+    if fitting := best_target(manifest.targets, host):
+        raise NotPulled(
+            f"what {bundle} has for this host was not pulled",
+            got=got,
+            expected=f"the files of {fitting.name}",
+            fix=f"sdxl-trt ship pull REF -o {bundle}, from where it was pulled before; or build it again",
+        )
     raise NoTargetForHost(
         f"nothing in {bundle} runs on this host",
-        got="; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no target at all",
-        expected=f"a target for {_describe(host)}",
+        got=got,
+        expected=f"a target for {describe(host)}",
         fix=f"sdxl-trt build … --gpu {'cpu' if host.sm is None else 'NAME'} -o {bundle}",
     )
+
+
+def best_target(targets: Iterable[Target], host: Host) -> Target | None:
+    """The best of those that a host can use; None where it can use none. The first of several that are as good."""
+    return min((target for target in targets if refusal(target, host) is None), key=_preference, default=None)
+
+
+def mapped(manifest: Manifest, *targets: Target) -> dict[str, Blob]:
+    """The files, by hash, that a host needs whole, to map them into memory: all but TensorRT's plans.
+
+    Args:
+        manifest: of the bundle.
+        targets: that the host uses; when not given, all of them.
+    """
+    graphs = [target for target in targets or manifest.targets if target.flavour in GRAPHS]
+    blobs = (*manifest.shared(), *(blob for target in graphs for blob in target.blobs()))
+    return {blob.sha256: blob for blob in blobs}
 
 
 def _preference(target: Target) -> int:
@@ -76,6 +105,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-def _describe(host: Host) -> str:
+def describe(host: Host) -> str:
+    """A host in words."""
     libraries = ", ".join(f"{name} {version}" for name, version in host.flavours.items()) or "no engine library"
     return f"{host.processor}, {f'SM {host.sm}' if host.sm else 'no NVIDIA GPU'}, {libraries}"

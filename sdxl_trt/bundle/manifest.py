@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdxl_trt.bundle.content import SHA256, Blob
 from sdxl_trt.bundle.refiner import conflict
 from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import BundleError
-from sdxl_trt.files import write_json
+from sdxl_trt.files import no_links, why_unreadable, write_json
 from sdxl_trt.spec import SPEC_VERSION, ModelSpec, Profile, TensorSpec, Work
+from sdxl_trt.trust import SIGNATURE_NAME, admit
 
 MANIFEST_NAME = "bundle.json"
-SCHEMA_VERSION = 3
-READABLE_SCHEMAS = (1, 2, SCHEMA_VERSION)
-"""Schema 2 is schema 3 without the engines' work, schema 1 is schema 2 without refiners."""
+SCHEMA_VERSION = 4
+READABLE_SCHEMAS = (1, 2, 3, SCHEMA_VERSION)
+"""Schema 3 is schema 4 without chunks, 2 is 3 without the engines' work, 1 is 2 without refiners."""
 MAX_MANIFEST_BYTES = 16 * 2**20
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,99}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blob:
-    """A file by its content. It has no path of its own, so no path can lead out of the bundle."""
-
-    sha256: str
-    bytes: int
-
-    def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):
-            raise ValueError(f"{self.sha256[:80]!r} is not a SHA-256 (64 lower-case hexadecimal digits)")
-        if not 0 <= self.bytes < 2**50:
-            raise ValueError(f"{self.bytes} is no file size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +45,7 @@ class EngineEntry:
     """Built so that its weights may be streamed; not in manifests that were written before there was such."""
 
     def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.key):
+        if not SHA256.fullmatch(self.key):
             raise ValueError(f"key {self.key[:80]!r} is not a SHA-256")
 
 
@@ -90,6 +79,10 @@ class Target:
         """What they are, in words, and the engines; one that two models share twice."""
         refiner = {f"refiner's {name}": entry for name, entry in self.refiner.items()}
         return (*self.engines.items(), *refiner.items())
+
+    def blobs(self) -> tuple[Blob, ...]:
+        """Its engines' files; one that two engines share twice."""
+        return tuple(blob for _, engine in self.all_engines() for blob in (engine.file, *engine.weights))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,33 +119,76 @@ class Manifest:
             raise ValueError("engines of a refiner that is not there")
         if self.refiner and (error := conflict(self.model, self.refiner.model)):
             raise ValueError(error.what)
+        _check_alike(self._named(self.targets))
 
-    def blobs(self) -> dict[str, Blob]:
-        """Every file that is named, by hash."""
-        named = [*self.files.values(), *(self.refiner.files.values() if self.refiner else ())]
-        for target in self.targets:
-            for _, engine in target.all_engines():
-                named += [engine.file, *engine.weights]
-        return {blob.sha256: blob for blob in named}
+    def blobs(self, *targets: Target) -> dict[str, Blob]:
+        """Every file that is named, by hash; given targets, every file that a host needs for these."""
+        return {blob.sha256: blob for blob in self._named(targets or self.targets)}
+
+    def shared(self) -> tuple[Blob, ...]:
+        """The files that a host needs whatever its target."""
+        return (*self.files.values(), *(self.refiner.files.values() if self.refiner else ()))
+
+    def _named(self, targets: Iterable[Target]) -> Iterator[Blob]:
+        return itertools.chain(self.shared(), *(target.blobs() for target in targets))
 
 
-def read_manifest(bundle: Path) -> Manifest:
+def _check_alike(blobs: Iterable[Blob]) -> None:
+    """One content has one size, and is cut in one way, wherever it is named."""
+    known = dict[str, Blob]()
+    for blob in blobs:
+        if known.setdefault(blob.sha256, blob) != blob:
+            raise ValueError(f"two files with SHA-256 {blob.sha256}")
+    sizes = {sha256: blob.bytes for sha256, blob in known.items()}
+    for chunk in (chunk for blob in known.values() for chunk in blob.chunks):
+        if sizes.setdefault(chunk.sha256, chunk.bytes) != chunk.bytes:
+            raise ValueError(f"two sizes with SHA-256 {chunk.sha256}")
+
+
+def read_manifest(bundle: Path, *, signed: bool = True) -> Manifest:
     """Read and check bundle.json (not yet the files it names).
+
+    Args:
+        bundle: the folder.
+        signed: where keys are configured on this host, one of them must vouch for it (see `sdxl_trt.trust`). Who
+            builds or signs a bundle reads it before it is signed.
 
     Raises:
         BundleError: there is none, it is not what its schema says, or it is of a schema or spec not known here.
+        NotTrusted: this host has keys, and none of them vouches for it, or others could alter it.
+        KeyFileError: this host has keys that cannot be used.
+        FlavourUnavailable: this host has keys, and the library that checks signatures is not installed.
     """
-    path = bundle / MANIFEST_NAME
+    text = manifest_text(bundle)
+    if signed:
+        admit(bundle, text, MANIFEST_NAME)
+    return parse_manifest(text, bundle / MANIFEST_NAME)
+
+
+def manifest_text(bundle: Path) -> bytes:
+    """The bytes of bundle.json, at most one more than may be.
+
+    Raises:
+        BundleError: there is none, or no file.
+    """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
+        with open(bundle / MANIFEST_NAME, "rb", opener=no_links) as file:
+            return file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise BundleError(
             f"{bundle} is not a bundle",
-            got=f"{MANIFEST_NAME}: {error.strerror}",
+            got=f"{MANIFEST_NAME}: {why_unreadable(error)}",
             expected=f"a folder with a readable {MANIFEST_NAME}",
             fix="sdxl-trt build MODEL --gpu NAME -o BUNDLE",
         ) from error
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """The manifest that `text` is; `path` is named in messages.
+
+    Raises:
+        BundleError: it is not what its schema says, or it is of a schema or spec not known here.
+    """
     try:
         value = loads(text, max_bytes=MAX_MANIFEST_BYTES)
         _check_versions(value, path)
@@ -183,5 +219,6 @@ def _check_versions(value: object, path: Path) -> None:
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:
-    """Write bundle.json atomically. Every blob it names must be in place already."""
+    """Write bundle.json atomically. Every blob it names must be in place already. A signature of the old one goes."""
+    (bundle / SIGNATURE_NAME).unlink(missing_ok=True)
     write_json(bundle / MANIFEST_NAME, dataclasses.asdict(manifest))

@@ -21,7 +21,9 @@ COMMANDS = {
     "export": "sdxl_trt.cli.build",
     "build": "sdxl_trt.cli.build",
     "inspect": "sdxl_trt.cli.inspect",
+    "store": "sdxl_trt.cli.store",
     "run": "sdxl_trt.cli.run",
+    "ship": "sdxl_trt.cli.ship",
     "bench": "sdxl_trt.cli.bench",
 }
 """Commands and the modules that hold them, in the order they are listed."""

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import click
 
 from sdxl_trt.cli.models import newest_first
 from sdxl_trt.demo_bundle import bundle_folder, demo_bundle
 from sdxl_trt.errors import NoTargetForHost
 from sdxl_trt.paths import bundles_folder
+from sdxl_trt.ship.references import Reference, is_reference, parse_reference
 
 T = TypeVar("T")
+
+
+class BundleType(click.ParamType["Path | Reference"]):
+    """A bundle's folder, 'demo', or where a bundle is pulled from."""
+
+    name = "bundle"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | Reference:  # noqa: ARG002
+        """Parse; what is wrong is told as any wrong request is."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # converted before
+        return parse_reference(value) if is_reference(value) and not Path(value).is_dir() else Path(value)
 
 
 def open_bundle(bundle: Path | None, load: Callable[[Path], T]) -> tuple[T, Path]:

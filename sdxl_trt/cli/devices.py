@@ -11,8 +11,10 @@ import click
 from sdxl_trt.cli.bundles import open_bundle
 from sdxl_trt.errors import UsageError
 from sdxl_trt.policies import AUTO, POLICIES
+from sdxl_trt.ship.references import Reference
 
 if TYPE_CHECKING:
+    from sdxl_trt.bundle import Host
     from sdxl_trt.runtime.maker import Maker
 
 
@@ -47,9 +49,11 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_maker(
-    bundle: Path | None, *, device: str | None, devices: tuple[str, ...] | None, **how: Any
+    bundle: Path | Reference | None, *, device: str | None, devices: tuple[str, ...] | None, **how: Any
 ) -> tuple[Maker, Path]:
     """A bundle, opened: the one given, else the newest that fits, else the demo model's. And its folder.
+
+    One that is somewhere else is pulled first, what this device needs of it, unless it is here already.
 
     Raises:
         UsageError: both `device` and `devices` are given.
@@ -57,7 +61,29 @@ def load_maker(
     """
     if device is not None and devices is not None:
         raise UsageError("give --device or --devices, not both", fix="--devices 0,1")
+    if isinstance(bundle, Reference):
+        bundle = _pulled(bundle, (devices or (device or "cpu",))[0])
     return open_bundle(bundle, lambda folder: _load(folder, device, devices, how))
+
+
+def _pulled(bundle: Reference, device: str) -> Path:
+    from sdxl_trt.cli.ship.pull import pulled_folder
+    from sdxl_trt.ship.choosing import choose_for
+
+    advice = "--device cuda runs on this host's GPU" if device == "cpu" else "build and push a target for this GPU"
+    return pulled_folder(bundle, choose_for([_host(device)], fix=advice))
+
+
+def _host(device: str) -> Host:
+    """What can run on a device, which is opened for a moment where it is a GPU."""
+    from sdxl_trt.runtime.cuda import CudaDevice
+    from sdxl_trt.runtime.host import gpu_number, this_host
+
+    number = gpu_number(device)
+    if number is None:
+        return this_host()
+    with CudaDevice(number) as opened:
+        return this_host(opened)
 
 
 def _load(bundle: Path, device: str | None, devices: tuple[str, ...] | None, how: dict[str, Any]) -> Maker:

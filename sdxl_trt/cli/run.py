@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdxl_trt.cli import json_option, print_json
+from sdxl_trt.cli.bundles import BundleType
 from sdxl_trt.cli.devices import device_options, load_maker
 from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options, vae_options
 from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
 from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
 from sdxl_trt.cli.refining import asks_for_refiner, refiner_options, refiner_shown
+from sdxl_trt.cli.trust import key_option
 from sdxl_trt.errors import OutputError, UsageError
 from sdxl_trt.files import atomic_write, check_writable
+from sdxl_trt.ship.references import Reference
 from sdxl_trt.spec import parse_size
 from sdxl_trt.spec.profile import format_size
 from sdxl_trt.version import __version__
@@ -62,7 +65,11 @@ SIZE, CORNER = SizeType(), CornerType()
 
 @click.command("run")
 @click.argument("prompt")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Folder; else the newest that fits this host.")
+@click.option(
+    "--bundle",
+    type=BundleType(),
+    help="Folder, or a place to pull it from first (oci://host/name:tag); else the newest that fits this host.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG file; several get -SEED before the suffix.")
 @click.option("--prompt-2", help="Prompt for the second text encoder.  [default: the prompt]")
 @click.option("--negative-prompt", help="What to keep away from. Empty text is not the same as none.")
@@ -92,10 +99,11 @@ SIZE, CORNER = SizeType(), CornerType()
     help="Every N steps, write what the picture looks like so far to NAME-preview.png; it goes when the picture comes.",
 )
 @device_options
+@key_option
 @json_option
 def run_command(
     prompt: str,
-    bundle: Path | None,
+    bundle: Path | Reference | None,
     output: Path | None,
     seed: tuple[int, ...],
     images: int | None,

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import tensorrt_rtx
 import torch  # noqa: F401  before its own import of CUDA would meet the recording
-from manifests import make_manifest, make_target
+from manifests import C, make_manifest, make_target, put_placeholders
 from recording_driver import RecordingDriver
 
 from sdxl_trt.bundle import Target, write_manifest
@@ -39,6 +39,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def add_bundle(name: str, *targets: Target) -> str:
     write_manifest(bundles_folder() / name, make_manifest(*targets))
+    put_placeholders(bundles_folder() / name, *targets)
     return str(bundles_folder() / name)
 
 
@@ -137,6 +138,20 @@ def test_bundles_that_need_more_memory_than_is_free(sdxl_trt: Command, monkeypat
             assert "3.46 GB for engines, beside 0.54 GB" in use["refused"]["rtx"]
             assert "at least 4.54 GB, with the policy swap" in use["refused"]["rtx"]
             assert use["refused"]["rtx"] in text
+
+
+def test_targets_that_were_not_pulled(sdxl_trt: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_driver(monkeypatch, RecordingDriver(name="NVIDIA GeForce RTX 4090"))
+    plan = dataclasses.replace(RTX.engines["vae_decoder"], file=C, weights=())
+    path = Path(add_bundle("pulled", CPU))
+    write_manifest(path, make_manifest(CPU, dataclasses.replace(RTX, engines={"vae_decoder": plan})))
+    (bundle,) = sdxl_trt("doctor", "--json").json["bundles"]
+    assert bundle["devices"]["cpu"]["target"] == "cpu"
+    gpu = bundle["devices"]["cuda:0"]
+    assert gpu["target"] is None
+    assert gpu["refused"]["rtx"] == "not pulled: 1 of its 1 files are not here (3 bytes)"
+    assert gpu["fix"].startswith(f"sdxl-trt ship pull REF -o {path}")
+    assert "rtx: not pulled" in sdxl_trt("doctor").out
 
 
 def test_no_picture_is_status_1_with_what_helps(sdxl_trt: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from manifests import A, B, C, D, make_manifest, make_target
 
 from sdxl_trt.bundle import (
     MANIFEST_NAME,
+    Blob,
+    Chunk,
     Manifest,
     Refiner,
     read_manifest,
@@ -51,6 +53,15 @@ def changed(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 ENGINE = "targets.0.engines.vae_decoder"
 
 
+def cut(name: str, size: int) -> dict[str, Any]:
+    """A chunk in JSON."""
+    return {"sha256": name * 64, "bytes": size}
+
+
+CUT = {**cut("9", 7), "chunks": [cut("e", 3), cut("f", 4)]}
+LARGE = {**cut("9", 2**26 + 2), "chunks": [cut("e", 2**26 + 1), cut("f", 1)]}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -73,6 +84,16 @@ ENGINE = "targets.0.engines.vae_decoder"
         (changed(f"{ENGINE}.file.bytes", -1), "is no file size"),
         (changed(f"{ENGINE}.file.bytes", 2**60), "is no file size"),
         (changed(f"{ENGINE}.file.path", "/etc/passwd"), "unknown field 'path'"),
+        (changed(f"{ENGINE}.file.bytes", 4), f"two files with SHA-256 {A.sha256}"),
+        (changed(f"{ENGINE}.weights.0", CUT | {"bytes": 8}), "chunks of 7 bytes together in a file of 8"),
+        (changed(f"{ENGINE}.weights.0", CUT | {"chunks": CUT["chunks"][:1], "bytes": 3}), "a single chunk"),
+        (changed(f"{ENGINE}.weights.0.chunks", [cut("e", 0), cut("f", 3)]), "a chunk of 0 bytes"),
+        (changed(f"{ENGINE}.weights.0.chunks", [cut("e", -1), cut("f", 4)]), "is no file size"),
+        (changed(f"{ENGINE}.weights.0.chunks", [cut("../x", 1), cut("f", 2)]), "is not a SHA-256"),
+        (changed(f"{ENGINE}.weights.0", CUT | {"chunks": [cut("f", 1), cut("f", 6)]}), "two sizes with SHA-256 ffff"),
+        (changed(f"{ENGINE}.weights.0", CUT | {"chunks": [cut("a", 1), cut("f", 6)]}), "two sizes with SHA-256 aaaa"),
+        (changed(f"{ENGINE}.weights.0.chunks", [cut("e", 1) | {"chunks": []}, cut("f", 2)]), "unknown field 'chunks'"),
+        (changed(f"{ENGINE}.weights.0", LARGE), "a chunk of 67108865 bytes; they have 1 to 67108864"),
         (changed(f"{ENGINE}.key", "x"), "is not a SHA-256"),
         (changed(f"{ENGINE}.work.weights", -1), "-1 bytes of weights"),
         (changed(f"{ENGINE}.work.parameters", 2**50), "parameters"),
@@ -118,6 +139,19 @@ def test_hostile_text_is_refused(text: bytes, says: str, tmp_path: Path) -> None
     assert says in caught.value.got
 
 
+def test_chunks_come_back_as_they_were_written(tmp_path: Path) -> None:
+    target = make_target("one")
+    plan = Blob(sha256="9" * 64, bytes=7, chunks=(Chunk(sha256="e" * 64, bytes=3), Chunk(sha256="f" * 64, bytes=4)))
+    engines = {"vae_decoder": dataclasses.replace(target.engines["vae_decoder"], file=plan, weights=())}
+    manifest = make_manifest(dataclasses.replace(target, engines=engines), make_target("two"))
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    one, two = manifest.targets
+    assert set(manifest.blobs()) == {plan.sha256, A.sha256, B.sha256}
+    assert set(manifest.blobs(one)) == {plan.sha256, A.sha256}
+    assert set(manifest.blobs(two)) == {A.sha256, B.sha256}
+
+
 def with_refiner(**changes: Any) -> Manifest:
     """A model and a refiner of it."""
     model = make_manifest().model
@@ -157,14 +191,18 @@ def test_what_is_no_refiner_is_named(change: Callable[[dict[str, Any]], None], s
     assert says in caught.value.got
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_bundles_of_schemas_before_are_read(schema: int, tmp_path: Path) -> None:
     target = make_target("one")
-    engines = {name: dataclasses.replace(entry, work=None) for name, entry in target.engines.items()}
-    manifest = dataclasses.replace(make_manifest(dataclasses.replace(target, engines=engines)), schema=schema)
-    document = json.loads(json.dumps(dataclasses.asdict(manifest)))
+    if schema < 3:
+        engines = {name: dataclasses.replace(entry, work=None) for name, entry in target.engines.items()}
+        target = dataclasses.replace(target, engines=engines)
+    manifest = dataclasses.replace(make_manifest(target), schema=schema)
+    document = json.loads(json.dumps(dataclasses.asdict(manifest)).replace(', "chunks": []', ""))
+    assert "chunks" not in str(document)
     for entry in document["targets"][0]["engines"].values():
-        del entry["work"]
+        if schema < 3:
+            del entry["work"]
     if schema == 1:
         del document["refiner"], document["targets"][0]["refiner"]
     (tmp_path / MANIFEST_NAME).write_text(json.dumps(document))
@@ -173,7 +211,7 @@ def test_bundles_of_schemas_before_are_read(schema: int, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("field", ["schema", "spec"])
 def test_other_version_is_named_rather_than_its_differences(field: str, tmp_path: Path) -> None:
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 4, "tool": "9.9", "new": []}))
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema": 1, "spec": 1, field: 99, "tool": "9.9", "new": []}))
     with pytest.raises(BundleError, match=f"unknown {field} version") as caught:
         read_manifest(tmp_path)
     assert "9.9" in caught.value.fix

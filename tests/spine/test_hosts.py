@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from manifests import make_manifest, make_target
+from manifests import make_manifest, make_target, put_placeholders
 
 from sdxl_trt.bundle import Host, Target, choose_target
 from sdxl_trt.errors import NoTargetForHost
@@ -28,8 +28,9 @@ CPU = make_target("cpu")
         ([CPU, EXACT], dataclasses.replace(RTX_3060, flavours={"onnxruntime": "1.32.0"}), CPU),
     ],
 )
-def test_best_target_is_chosen(targets: list[Target], host: Host, chosen: Target) -> None:
-    assert choose_target(make_manifest(*targets), host, Path("bundle")) is chosen
+def test_best_target_is_chosen(targets: list[Target], host: Host, chosen: Target, tmp_path: Path) -> None:
+    put_placeholders(tmp_path, *targets)
+    assert choose_target(make_manifest(*targets), host, tmp_path) is chosen
 
 
 @pytest.mark.parametrize(
@@ -52,14 +53,14 @@ def test_best_target_is_chosen(targets: list[Target], host: Host, chosen: Target
         ),
     ],
 )
-def test_refusal_says_what_differs(target: Target, host: Host, reason: str) -> None:
+def test_refusal_says_what_differs(target: Target, host: Host, reason: str, tmp_path: Path) -> None:
     with pytest.raises(NoTargetForHost) as caught:
-        choose_target(make_manifest(target), host, Path("bundle"))
+        choose_target(make_manifest(target), host, tmp_path)
     assert caught.value.got.startswith(f"{target.name}: ")
     assert reason in caught.value.got
     assert caught.value.fix.startswith("sdxl-trt build")
 
 
-def test_bundle_without_targets() -> None:
+def test_bundle_without_targets(tmp_path: Path) -> None:
     with pytest.raises(NoTargetForHost, match="no target at all"):
-        choose_target(make_manifest(), RTX_3060, Path("bundle"))
+        choose_target(make_manifest(), RTX_3060, tmp_path)

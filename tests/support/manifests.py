@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
-from sdxl_trt.bundle import Blob, EngineEntry, Manifest, Target
+from sdxl_trt.bundle import Blob, BlobStore, EngineEntry, Manifest, Target
 from sdxl_trt.spec import ModelSpec, Profile, TensorSpec, Term, UNetSpec, VaeSpec, Work
 
 A, B, C, D = (Blob(sha256=letter * 64, bytes=3) for letter in "abcd")
@@ -55,4 +56,11 @@ def make_manifest(*targets: Target) -> Manifest:
     return Manifest(tool="0.1.0", created="2026-01-02T03:04:05+00:00", model=model, files=files, targets=targets)
 
 
-# The manifest
+def put_placeholders(bundle: Path, *targets: Target) -> None:
+    """Files of the names and sizes that these targets need, and of another content."""
+    manifest = make_manifest(*targets)
+    folder = BlobStore(bundle).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for blob in manifest.blobs(*targets).values():
+        for part in blob.parts:
+            (folder / part.sha256).write_bytes(bytes(part.bytes))

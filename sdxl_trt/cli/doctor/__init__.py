@@ -2,7 +2,7 @@
 
 machine       the driver and the GPUs, memory, disk
 libraries     engine libraries that are here, missing or broken
-bundles       what each bundle can do on each device
+bundles       whom this host trusts, what each bundle can do on each device
 problems      what is worth mending
 text          all of it as a page
 
@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from sdxl_trt.cli import json_option, print_json
-from sdxl_trt.cli.doctor.bundles import bundles, picture
+from sdxl_trt.cli.doctor.bundles import bundles, keys, picture
 from sdxl_trt.cli.doctor.libraries import exporting, libraries
 from sdxl_trt.cli.doctor.machine import disk, driver, gpus, memory
 from sdxl_trt.cli.doctor.problems import problems
@@ -54,6 +54,7 @@ def examine() -> dict[str, Any]:
         "disk": disk(),
         "libraries": libraries(hosts),
         "export": exporting(),
+        "keys": keys(),
         "bundles": bundles(hosts, {gpu["device"]: gpu["free"] for gpu in found if not gpu["error"]}),
     }
     report["picture"] = picture(report)

@@ -1,4 +1,4 @@
-"""What the bundles of the data folder can do on each device, and what a picture can be made with."""
+"""Whom this host trusts, what the bundles of the data folder can do on each device, and what can make a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl_trt.bundle.hosts import ON_CPU
 from sdxl_trt.cli.models import newest_first
-from sdxl_trt.errors import BundleError, NoTargetForHost, OutOfMemory
+from sdxl_trt.errors import NoTargetForHost, OutOfMemory, SdxlTrtError
 
 if TYPE_CHECKING:
     from sdxl_trt.bundle import Host, Manifest
@@ -19,15 +19,30 @@ def bundles(hosts: Mapping[str, Host], free: Mapping[str, int]) -> list[dict[str
     return [_bundle(folder, hosts, free) for folder in newest_first()]
 
 
-def _bundle(folder: Path, hosts: Mapping[str, Host], free: Mapping[str, int]) -> dict[str, Any]:
-    from sdxl_trt.bundle import read_manifest
+def keys() -> dict[str, Any]:
+    """The public keys of this host, and why they cannot be used."""
+    from sdxl_trt.trust import host_keys
 
     try:
-        manifest = read_manifest(folder)
-    except BundleError as error:
-        return {"path": str(folder), "model": None, "devices": {}, "error": error.as_dict()}
+        return {
+            "trusted": [{"fingerprint": key.fingerprint, "source": key.source} for key in host_keys()],
+            "error": None,
+        }
+    except SdxlTrtError as error:
+        return {"trusted": [], "error": error.as_dict()}
+
+
+def _bundle(folder: Path, hosts: Mapping[str, Host], free: Mapping[str, int]) -> dict[str, Any]:
+    from sdxl_trt.bundle import read_manifest
+    from sdxl_trt.trust import signer
+
+    found: dict[str, Any] = {"path": str(folder), "model": None, "signed_with": None, "devices": {}, "error": None}
+    try:
+        manifest, key = read_manifest(folder), signer(folder)
+    except SdxlTrtError as error:
+        return found | {"error": error.as_dict()}
     devices = {device: _use(manifest, folder, host, free.get(device)) for device, host in hosts.items()}
-    return {"path": str(folder), "model": manifest.model.name, "devices": devices, "error": None}
+    return found | {"model": manifest.model.name, "signed_with": key, "devices": devices}
 
 
 def _use(manifest: Manifest, folder: Path, host: Host, free: int | None) -> dict[str, Any]:
@@ -35,11 +50,13 @@ def _use(manifest: Manifest, folder: Path, host: Host, free: int | None) -> dict
 
     And why not the others.
     """
+    from sdxl_trt.bundle import not_pulled
     from sdxl_trt.bundle.hosts import refusal
     from sdxl_trt.runtime.host import fitting_target
     from sdxl_trt.runtime.policy import fitting
 
-    refused = {target.name: reason for target in manifest.targets if (reason := refusal(target, host))}
+    refused = {name: str(absence) for name, absence in not_pulled(manifest, folder).items()}
+    refused |= {target.name: reason for target in manifest.targets if (reason := refusal(target, host))}
     try:
         target = fitting_target(manifest, folder, host)
     except NoTargetForHost as error:

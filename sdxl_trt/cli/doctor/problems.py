@@ -46,7 +46,7 @@ def _library_problems(report: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _file_problems(report: Mapping[str, Any]) -> Iterator[Problem]:
-    places = (*report["disk"].values(), *report["bundles"])
+    places = (*report["disk"].values(), report["keys"], *report["bundles"])
     yield from (place["error"] for place in places if place["error"])
 
 

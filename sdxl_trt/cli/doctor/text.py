@@ -20,6 +20,7 @@ def page(report: Row) -> str:
             *_titled("disk", (_folder(name, folder) for name, folder in report["disk"].items())),
             *_titled("engine libraries", (_library(name, row) for name, row in report["libraries"].items())),
             "export: " + (_flat(report["export"]["error"]) if report["export"]["error"] else "models can be exported"),
+            *_keys(report["keys"]),
             *_titled("bundles", (line for bundle in report["bundles"] for line in _bundle(bundle))),
             *_titled("problems", (line for problem in report["problems"] for line in _problem(problem))),
             _picture(report["picture"]),
@@ -63,8 +64,17 @@ def _library(name: str, row: Row) -> str:
     return f"{name:17} {row['version'] or row['state']:12} {runs}; {builds}"
 
 
+def _keys(keys: Row) -> list[str]:
+    if keys["error"]:
+        return ["trust: " + _flat(keys["error"])]
+    if not keys["trusted"]:
+        return ["trust: no public key is configured, bundles are taken from anybody"]
+    return _titled("trust", (f"{key['fingerprint']}  {key['source']}" for key in keys["trusted"]))
+
+
 def _bundle(bundle: Row) -> Iterator[str]:
-    yield f"{bundle['path']}  {bundle['model'] or _flat(bundle['error'])}"
+    signed = f"signed with {bundle['signed_with']}" if bundle["signed_with"] else "unsigned"
+    yield f"{bundle['path']}  " + (_flat(bundle["error"]) if bundle["error"] else f"{bundle['model']}, {signed}")
     for device, use in bundle["devices"].items():
         proven = "" if use["accepted"] else ", built: never run yet"
         proven += f"; memory: {use['memory']}" if use["memory"] else ""
