@@ -1,19 +1,21 @@
 """Size of the runtime's installation, beside torch and diffusers.
 
 Each is a fresh virtual environment into which pip installs what a user would: `sdxl-trt[cpu]`,
-`sdxl-trt[tensorrt-rtx]`, and diffusers with what its SDXL pipeline needs. Size is that of all files in site-packages as
-pip leaves them, compiled bytecode included; the environments have no pip of their own. sdxl-trt is installed from a
-copy of this repository. Takes minutes, 2 GB of disk, and a network (or pip's cache).
+`sdxl-trt[tensorrt-rtx]` (with `ship` too, which pulls and checks bundles), and diffusers with what its SDXL pipeline
+needs. Size is that of all files in site-packages as pip leaves them, compiled bytecode included; the environments have
+no pip of their own. sdxl-trt is installed from a copy of this repository. Takes minutes, 2 GB of disk, and a network
+(or pip's cache).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from sdxl_trt.bench.rows import Row
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
 REPOSITORY = Path(__file__).parents[1]
+EXTRAS = ("cpu", "tensorrt-rtx", "tensorrt-rtx,ship")
 NOT_INSTALLED = shutil.ignore_patterns(".*", "build", "dist", "out", "*.egg-info", "__pycache__")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 """Where torch's builds without CUDA are."""
@@ -56,18 +59,23 @@ class Installation:
 
 def install(who: str, *calls: Sequence[str]) -> Installation:
     """Make a fresh environment, `pip install` with the arguments of each call, measure it, and remove it."""
-    click.echo(f"installing {who} …", err=True)
     with tempfile.TemporaryDirectory() as folder:
-        _run("venv", "--without-pip", folder)
-        for arguments in calls:
-            _run("pip", "--python", f"{folder}/bin/python", "install", "--quiet", *arguments)
-        (packages,) = Path(folder).glob("lib/python*/site-packages")
-        found = importlib.metadata.distributions(path=[str(packages)])
-        return Installation(
-            who=who,
-            parts={path.name: size(path) for path in packages.iterdir()},
-            distributions={distribution.name: distribution.version for distribution in found},
-        )
+        return install_into(Path(folder), who, *calls)
+
+
+def install_into(folder: Path, who: str, *calls: Sequence[str]) -> Installation:
+    """As `install`, but the environment stays."""
+    click.echo(f"installing {who} …", err=True)
+    _run("venv", "--without-pip", str(folder))
+    for arguments in calls:
+        _run("pip", "--python", f"{folder}/bin/python", "install", "--quiet", *arguments)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    found = importlib.metadata.distributions(path=[str(packages)])
+    return Installation(
+        who=who,
+        parts={path.name: size(path) for path in packages.iterdir()},
+        distributions={distribution.name: distribution.version for distribution in found},
+    )
 
 
 def size(path: Path) -> int:
@@ -83,15 +91,21 @@ def _run(module: str, *arguments: str) -> None:
         raise click.ClickException(f"exit status {status}: python -m {module} {' '.join(arguments)}")
 
 
-def install_all() -> list[Installation]:
-    """The runtime for CPUs, the runtime for RTX GPUs, and the peer with the versions that are installed here."""
-    torch, *peer = (f"{name}=={version}" for name, version in versions(PACKAGES).items())
-    with tempfile.TemporaryDirectory() as folder:  # pip would leave its build in the repository
+@contextlib.contextmanager
+def source_copy() -> Iterator[Path]:
+    """The repository's sources somewhere else: pip would leave its build among them."""
+    with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "sdxl-trt")
         shutil.copytree(REPOSITORY, source, symlinks=True, ignore=NOT_INSTALLED)
+        yield source
+
+
+def install_all() -> list[Installation]:
+    """The runtime for CPUs and for RTX GPUs, and the peer with the versions that are installed here."""
+    torch, *peer = (f"{name}=={version}" for name, version in versions(PACKAGES).items())
+    with source_copy() as source:
         return [
-            install("sdxl-trt[cpu]", [f"{source}[cpu]"]),
-            install("sdxl-trt[tensorrt-rtx]", [f"{source}[tensorrt-rtx]"]),
+            *(install(f"sdxl-trt[{extras}]", [f"{source}[{extras}]"]) for extras in EXTRAS),
             # That index is for torch alone; the rest comes from where pip always looks.
             install("torch + diffusers", ["--no-deps", "--extra-index-url", TORCH_INDEX, torch], [torch, *peer]),
         ]

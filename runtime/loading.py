@@ -113,7 +113,9 @@ class _Source:
 
     def files(self, entry: EngineEntry) -> tuple[Path, ...]:
         """What is read to open an engine."""
-        return tuple(self.store.path(blob) for blob in (entry.file, *entry.weights))
+        blobs = (entry.file, *entry.weights)
+        parts = (part for blob in blobs for part in ((blob,) if self.store.whole(blob) else blob.parts))
+        return tuple(map(self.store.path, parts))
 
     def open_engine(self, entry: EngineEntry, name: str) -> Engine:
         """An engine, open."""
