@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdxl_trt.bundle.blobs import BlobStore, damaged
+from sdxl_trt.bundle.blobs import BlobStore
 from sdxl_trt.bundle.content import SHA256
 from sdxl_trt.bundle.copying import link
 from sdxl_trt.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sdxl_trt.bundle.presence import Absence, not_pulled
+from sdxl_trt.bundle.reading import damaged
 from sdxl_trt.errors import BundleError
 from sdxl_trt.files import LOCK_NAME, TEMPORARY_PREFIX, sha256_of, temporary_in
 from sdxl_trt.progress import Progress
