@@ -129,10 +129,12 @@ def _build_all(wanted: Sequence[Variant], sizes: Sequence[int]) -> Plans:
         for name in model_graphs(index.model):
             spec = graph_spec(name, index.model, PRECISION)
             key = _ingredients(variant, index, spec)
-            if variant.again or key not in built:
+            plan = None if variant.again else built.get(key)
+            if plan is None:
                 click.echo(f"build {variant.name}, {name}", err=True)
-                built[key] = _build(variant, spec, sizes)
-            plans.setdefault(variant.name, {})[name] = built[key]
+                plan = _build(variant, spec, sizes)
+            built.setdefault(key, plan)
+            plans.setdefault(variant.name, {})[name] = plan
     return plans
 
 
