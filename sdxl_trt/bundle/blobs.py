@@ -31,15 +31,18 @@ class HashingWriter:
         """Write all of `data`; returns its length in bytes."""
         view = memoryview(data).cast("B")
         self._hash.update(view)
-        size = len(view)
-        while len(view):
-            view = view[os.write(self._descriptor, view) :]
-        self.bytes += size
-        return size
+        _write_all(self._descriptor, view)
+        self.bytes += len(view)
+        return len(view)
 
     def blob(self) -> Blob:
         """Name of what was written so far."""
         return Blob(sha256=self._hash.hexdigest(), bytes=self.bytes)
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while len(view):
+        view = view[os.write(descriptor, view) :]
 
 
 class BlobStore(BlobReader):
@@ -105,8 +108,9 @@ class BlobStore(BlobReader):
             new.append(chunk)
             self.path(chunk).unlink(missing_ok=True)
             if not self.adopt(chunk, others):
-                with self.writer() as writer:
-                    writer.write(data)
+                with self._temporary() as (descriptor, temporary):
+                    _write_all(descriptor, data)
+                    self._finish(descriptor, temporary, chunk)
 
         chunker = Chunker(keep, average=self._average)
         try:
@@ -137,10 +141,10 @@ class BlobStore(BlobReader):
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def _finish(self, descriptor: int, temporary: Path, blob: Blob) -> None:
+    def _finish(self, descriptor: int, temporary: Path, content: Chunk) -> None:
         os.fsync(descriptor)
         os.fchmod(descriptor, 0o644)
-        temporary.replace(self.path(blob))
+        temporary.replace(self.path(content))
 
     def put_bytes(self, data: bytes) -> Blob:
         """Store `data`; returns its name."""
