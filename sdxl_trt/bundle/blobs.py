@@ -231,8 +231,7 @@ class BlobStore(BlobReader):
 
     def keep_only(self, blobs: Iterable[Blob]) -> int:
         """Delete every other file, and chunks of what is whole; returns the bytes freed. The caller holds the lock."""
-        wanted = {part.sha256 for blob in blobs for part in ((blob,) if self.whole(blob) else blob.parts)}
-        freed = 0
+        wanted, freed = self.needed(blobs), 0
         for path in self.folder.iterdir():
             if path.name not in wanted:
                 found = path.lstat()

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sdxl_trt.bundle.content import Blob, Chunk
@@ -44,6 +44,10 @@ class BlobReader:
     def missing(self, content: Chunk) -> tuple[Chunk, ...]:
         """What is not there of a blob that is not whole: those of its chunks; of one that is not cut, itself."""
         return () if self.whole(content) else tuple(part for part in content.parts if not self.whole(part))
+
+    def needed(self, blobs: Iterable[Blob]) -> set[str]:
+        """The names of the files that these blobs are in: of one that is whole, itself; of others, their chunks."""
+        return {part.sha256 for blob in blobs for part in ((blob,) if self.whole(blob) else blob.parts)}
 
     def has(self, content: Chunk) -> bool:
         """It is there, whole or in chunks, as far as names and sizes tell."""
