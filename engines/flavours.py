@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from sdxl_trt.bundle.chunking import cutting_library
 from sdxl_trt.errors import FlavourUnavailable
 from sdxl_trt.gpus import RTX_SMS
 from sdxl_trt.libraries import EXTRAS, require
@@ -88,6 +89,7 @@ def check_buildable(flavour: Flavour, sms: Collection[int] = ()) -> str:
         FlavourUnavailable: the library is missing or too old; or it needs the target's GPU, and that is not here.
     """
     require("onnx", "read exported graphs")
+    cutting_library()
     version = check_version(flavour, library(flavour))
     if flavour.sms is None:
         check_gpu(flavour, sms, host_sm())

@@ -104,15 +104,14 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 
 def _dataclass(kind: type, value: Any, where: str) -> Any:
     _expect(value, dict, where)
-    hints, fields = _hints(kind), {field.name: field for field in dataclasses.fields(kind)}
+    fields, required = _fields(kind)
     for key in value:
         if key not in fields:
             raise DecodeError(f"{where}: unknown field {key!r}")
-    for name, field in fields.items():
-        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if name not in value and not optional:
+    for name in required:
+        if name not in value:
             raise DecodeError(f"{where}: field {name!r} is missing")
-    arguments = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+    arguments = {key: _decode(fields[key], item, f"{where}.{key}") for key, item in value.items()}
     try:
         return kind(**arguments)
     except DecodeError:
@@ -122,9 +121,11 @@ def _dataclass(kind: type, value: Any, where: str) -> Any:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    """Types of its fields: worked out once, since a manifest has thousands of a kind."""
-    return typing.get_type_hints(kind)
+def _fields(kind: type) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields of a dataclass with their types, and which must be given."""
+    hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)
+    needed = (f for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+    return {field.name: hints[field.name] for field in fields}, tuple(field.name for field in needed)
 
 
 def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -14,7 +14,7 @@ EXTRAS = {
     "cuda.bindings.driver": "tensorrt",
     "onnx": "export,build",
     "onnx.reference": "export,build",
-    "fastcdc": "build",
+    "fastcdc.fastcdc_cy": "build",
     "cryptography.hazmat.primitives.serialization": "ship",
     "cryptography.hazmat.primitives.asymmetric.ec": "ship",
     "model_signing": "ship",

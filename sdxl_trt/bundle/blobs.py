@@ -1,12 +1,10 @@
-"""Files by content. Nothing is handed out before its size and hash are checked."""
+"""Files by content, written, shared and removed."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +12,9 @@ from sdxl_trt.bundle.chunking import AVERAGE, Chunker
 from sdxl_trt.bundle.content import Blob, Chunk
 from sdxl_trt.bundle.copying import copy, link_or_copy
 from sdxl_trt.bundle.manifest import MANIFEST_NAME
+from sdxl_trt.bundle.reading import BlobReader, compare
 from sdxl_trt.errors import BundleError, OutputError
-from sdxl_trt.files import LOCK_NAME, exclusive, no_links, sha256_of, temporary_in, unwritable, why_unreadable
+from sdxl_trt.files import LOCK_NAME, exclusive, sha256_of, temporary_in, unwritable
 
 _BLOCK = 2**24
 
@@ -32,19 +31,22 @@ class HashingWriter:
         """Write all of `data`; returns its length in bytes."""
         view = memoryview(data).cast("B")
         self._hash.update(view)
-        size = len(view)
-        while len(view):
-            view = view[os.write(self._descriptor, view) :]
-        self.bytes += size
-        return size
+        _write_all(self._descriptor, view)
+        self.bytes += len(view)
+        return len(view)
 
     def blob(self) -> Blob:
         """Name of what was written so far."""
         return Blob(sha256=self._hash.hexdigest(), bytes=self.bytes)
 
 
-class BlobStore:
-    """The blobs of one bundle folder.
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while len(view):
+        view = view[os.write(descriptor, view) :]
+
+
+class BlobStore(BlobReader):
+    """The blobs of one bundle folder, which this process may write.
 
     Args:
         bundle: the folder.
@@ -52,83 +54,8 @@ class BlobStore:
     """
 
     def __init__(self, bundle: Path, *, average: int = AVERAGE) -> None:
-        self.bundle, self._average = bundle, average
-        self.folder = bundle / "blobs" / "sha256"
-        self.digests = dict[Blob, list[str]]()
-        """SHA-256 of each part of blobs that are not cut and were checked (see `sdxl_trt.bundle.checked`)."""
-        self._verified = dict[str, tuple[int, ...]]()
-
-    def path(self, content: Chunk) -> Path:
-        """Where a whole blob or a chunk lies, checked or not, there or not."""
-        return self.folder / content.sha256
-
-    def whole(self, content: Chunk) -> bool:
-        """A regular file of that name and the right size is there (its hash is not looked at)."""
-        try:
-            found = self.path(content).lstat()
-        except OSError:
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == content.bytes
-
-    def missing(self, content: Chunk) -> tuple[Chunk, ...]:
-        """What is not there of a blob that is not whole: those of its chunks; of one that is not cut, itself."""
-        return () if self.whole(content) else tuple(part for part in content.parts if not self.whole(part))
-
-    def has(self, content: Chunk) -> bool:
-        """It is there, whole or in chunks, as far as names and sizes tell."""
-        return not self.missing(content)
-
-    def verify(self, content: Chunk, what: str) -> Path:
-        """Check a whole blob from end to end, unless it was found sound and not written since; return its path.
-
-        Raises:
-            BundleError: it is missing, a link, of another size, or its bytes are not those of its hash.
-        """
-        path = self.path(content)
-        with self._opened(content, what) as file:
-            found = os.fstat(file.fileno())
-            state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            if self._verified.get(content.sha256) != state:
-                _compare(content, hashlib.file_digest(file, "sha256").hexdigest(), what, path)
-                self._verified[content.sha256] = state
-        return path
-
-    def read(self, chunk: Chunk, what: str) -> bytes:
-        """All bytes of a chunk, checked.
-
-        Raises:
-            BundleError: as of `verify`.
-        """
-        with self._opened(chunk, what) as file:
-            data = file.read()
-        _compare(chunk, hashlib.sha256(data).hexdigest(), what, self.path(chunk))
-        return data
-
-    def check(self, blob: Blob, what: str) -> None:
-        """Check a blob from end to end, whole or in chunks.
-
-        Raises:
-            BundleError: as of `verify`; or its chunks, one behind the other, are not what its own hash says.
-        """
-        if not blob.chunks or self.whole(blob):
-            self.verify(blob, what)
-            return
-        digest = hashlib.sha256()
-        for chunk in blob.chunks:
-            digest.update(self.read(chunk, what))
-        _compare(blob, digest.hexdigest(), what, self.path(blob))
-
-    @contextlib.contextmanager
-    def _opened(self, content: Chunk, what: str) -> Iterator[io.BufferedReader]:
-        path = self.path(content)
-        try:
-            with open(path, "rb", opener=no_links) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != content.bytes:
-                    raise damaged(what, path, f"{size} bytes", f"{content.bytes} bytes")
-                yield file
-        except OSError as error:
-            raise damaged(what, path, why_unreadable(error), f"a file of {content.bytes} bytes") from error
+        super().__init__(bundle)
+        self._average = average
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -181,8 +108,9 @@ class BlobStore:
             new.append(chunk)
             self.path(chunk).unlink(missing_ok=True)
             if not self.adopt(chunk, others):
-                with self.writer() as writer:
-                    writer.write(data)
+                with self._temporary() as (descriptor, temporary):
+                    _write_all(descriptor, data)
+                    self._finish(descriptor, temporary, chunk)
 
         chunker = Chunker(keep, average=self._average)
         try:
@@ -213,10 +141,10 @@ class BlobStore:
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def _finish(self, descriptor: int, temporary: Path, blob: Blob) -> None:
+    def _finish(self, descriptor: int, temporary: Path, content: Chunk) -> None:
         os.fsync(descriptor)
         os.fchmod(descriptor, 0o644)
-        temporary.replace(self.path(blob))
+        temporary.replace(self.path(content))
 
     def put_bytes(self, data: bytes) -> Blob:
         """Store `data`; returns its name."""
@@ -249,10 +177,10 @@ class BlobStore:
         if blob.chunks or blob.bytes <= self._average or not self.whole(blob):
             return blob
         what, chunker = "a file of the bundle", Chunker(average=self._average)
-        with self._opened(blob, what) as file:
+        with self.opened(blob, what) as file:
             while data := file.read(_BLOCK):
                 chunker.write(data)
-        _compare(blob, chunker.blob().sha256, what, self.path(blob))
+        compare(blob, chunker.blob().sha256, what, self.path(blob))
         return chunker.blob()
 
     def join(self, blob: Blob, what: str) -> Path:
@@ -266,7 +194,7 @@ class BlobStore:
             with self.writer() as writer:
                 for chunk in blob.chunks:
                     writer.write(self.read(chunk, what))
-                _compare(blob, writer.blob().sha256, what, self.path(blob))
+                compare(blob, writer.blob().sha256, what, self.path(blob))
         return self.verify(blob, what)
 
     def adopt(self, content: Chunk, others: Iterable[BlobStore]) -> bool:
@@ -303,8 +231,7 @@ class BlobStore:
 
     def keep_only(self, blobs: Iterable[Blob]) -> int:
         """Delete every other file, and chunks of what is whole; returns the bytes freed. The caller holds the lock."""
-        wanted = {part.sha256 for blob in blobs for part in ((blob,) if self.whole(blob) else blob.parts)}
-        freed = 0
+        wanted, freed = self.needed(blobs), 0
         for path in self.folder.iterdir():
             if path.name not in wanted:
                 found = path.lstat()
@@ -317,18 +244,3 @@ def siblings(bundle: Path) -> list[BlobStore]:
     """The other bundles of the folder that a bundle is in."""
     folders = sorted(path.parent for path in bundle.absolute().parent.glob(f"*/{MANIFEST_NAME}"))
     return [BlobStore(folder) for folder in folders if folder != bundle.absolute()]
-
-
-def _compare(content: Chunk, digest: str, what: str, path: Path) -> None:
-    if digest != content.sha256:
-        raise damaged(what, path, f"content with SHA-256 {digest}", f"SHA-256 {content.sha256}")
-
-
-def damaged(what: str, path: Path, got: str, expected: str) -> BundleError:
-    """The error for a file that is not what its name says."""
-    return BundleError(
-        f"{what} is damaged or was altered: {path}",
-        got=got,
-        expected=expected,
-        fix="fetch or build the bundle again",
-    )

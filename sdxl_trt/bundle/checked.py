@@ -15,8 +15,9 @@ import itertools
 import os
 from types import TracebackType
 
-from sdxl_trt.bundle.blobs import BlobStore, damaged
+from sdxl_trt.bundle.blobs import BlobStore
 from sdxl_trt.bundle.content import Blob
+from sdxl_trt.bundle.reading import damaged
 from sdxl_trt.errors import BundleError
 from sdxl_trt.files import no_links, why_unreadable
 

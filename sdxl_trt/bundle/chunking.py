@@ -6,8 +6,11 @@ from its second cut on; bytes that differ change the chunk they are in, and seld
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sys
 from collections.abc import Callable
+from typing import Any
 
 from sdxl_trt.bundle.content import Blob, Chunk
 from sdxl_trt.libraries import require
@@ -17,6 +20,16 @@ AVERAGE = 2**23
 
 SPREAD = 4
 """The smallest chunk is a fourth of the average (but the last one), the largest four times it."""
+
+
+def cutting_library() -> Any:
+    """fastcdc as compiled code: its Python form needs an hour for a plan of SDXL's.
+
+    Raises:
+        FlavourUnavailable: it is not installed.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # where it says that it is not compiled
+        return require("fastcdc.fastcdc_cy", "cut files into chunks")
 
 
 class Chunker:
@@ -58,10 +71,9 @@ class Chunker:
         return self._blob
 
     def _cut(self) -> None:
-        library = require("fastcdc", "cut files into chunks")
         smallest, largest = self._average // SPREAD, self._average * SPREAD
         with memoryview(self._held) as held:
-            cuts = library.fastcdc(held, min_size=smallest, avg_size=self._average, max_size=largest)
+            cuts = cutting_library().fastcdc_cy(held, min_size=smallest, avg_size=self._average, max_size=largest)
             length = next(cuts).length
             del cuts  # it holds on to the buffer, which could not be shortened
         self._emit(length)

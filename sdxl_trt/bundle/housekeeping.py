@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdxl_trt.bundle.blobs import BlobStore, damaged
+from sdxl_trt.bundle.blobs import BlobStore
 from sdxl_trt.bundle.content import SHA256
 from sdxl_trt.bundle.copying import link
 from sdxl_trt.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sdxl_trt.bundle.presence import Absence, not_pulled
+from sdxl_trt.bundle.reading import damaged
 from sdxl_trt.errors import BundleError
 from sdxl_trt.files import LOCK_NAME, TEMPORARY_PREFIX, sha256_of, temporary_in
 from sdxl_trt.progress import Progress
@@ -64,21 +65,21 @@ def _is_ours(path: Path) -> bool:
 
 def use(bundle: Path, manifest: Manifest | None) -> Use:
     """What a bundle takes; without a manifest, one that was only begun."""
-    files = list(_files(bundle))
+    files, store = list(_files(bundle)), BlobStore(bundle)
     absent = not_pulled(manifest, bundle) if manifest else {}
-    named = set[str]()
-    content = 0
-    for target in manifest.targets if manifest else ():
-        blobs = manifest.blobs(target) if manifest else {}
-        named |= {name for blob in blobs.values() for name in (blob.sha256, *(part.sha256 for part in blob.parts))}
-        content += 0 if target.name in absent else sum(blob.bytes for blob in blobs.values())
+    named = store.needed(manifest.blobs().values() if manifest else ())
     return Use(
-        content=content,
+        content=_content(manifest, absent) if manifest else 0,
         disk=sum(found.st_size for _, found in files),
         alone=sum(found.st_size for _, found in files if found.st_nlink == 1),
         unused=sum(found.st_size for path, found in files if path.name not in named),
         absent=absent,
     )
+
+
+def _content(manifest: Manifest, absent: Container[str]) -> int:
+    here = [target for target in manifest.targets if target.name not in absent]
+    return sum(blob.bytes for target in here for blob in manifest.blobs(target).values())
 
 
 def disk_bytes(bundles: Iterable[Path]) -> int:

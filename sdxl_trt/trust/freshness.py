@@ -17,8 +17,6 @@ from sdxl_trt.decode import DecodeError, decode, loads
 from sdxl_trt.errors import NotTrusted
 from sdxl_trt.files import write_json
 
-FOLDER_NAME = ".freshness"
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Record:
@@ -34,7 +32,7 @@ class Freshness:
     """
 
     def __init__(self, bundles: Path) -> None:
-        self._folder = bundles / FOLDER_NAME
+        self._folder = bundles / ".freshness"
 
     def check(self, repository: str, created: str, replaced: str | None = None) -> None:
         """Refuse a bundle that is older than what was taken from the same repository, or than the one it replaces.

@@ -10,7 +10,7 @@ from sdxl_trt.decode import DecodeError
 from sdxl_trt.errors import NotTrusted
 from sdxl_trt.trust.keys import PublicKey
 from sdxl_trt.trust.library import in_memory, model_signing
-from sdxl_trt.trust.signature import SIGNATURE_NAME, read_claim
+from sdxl_trt.trust.signature import SIGNATURE_NAME, Claim, read_claim
 
 _FETCH = "fetch the bundle again from who signed it"
 
@@ -35,6 +35,21 @@ def verify(text: bytes, signature: bytes | None, keys: Sequence[PublicKey], wher
             f"{_expected(keys)}, since this host has keys",
             f"sdxl-trt ship sign {where} --key PRIVATE.pem, by whom such a key belongs to",
         )
+    claim, key = _claimed(signature, keys, where)
+    found = hashlib.sha256(text).hexdigest()
+    if found != claim.sha256:
+        raise refuse(
+            where,
+            f"a bundle.json with SHA-256 {found}: altered after it was signed, or the signature is another bundle's",
+            f"SHA-256 {claim.sha256[:80]}, which {SIGNATURE_NAME} is for",
+            _FETCH,
+        )
+    _check(text, signature, key, where)
+    return key
+
+
+def _claimed(signature: bytes, keys: Sequence[PublicKey], where: Path | str) -> tuple[Claim, PublicKey]:
+    """What a signature says, and the trusted key that it says made it."""
     try:
         claim = read_claim(signature)
     except DecodeError as error:
@@ -47,16 +62,7 @@ def verify(text: bytes, signature: bytes | None, keys: Sequence[PublicKey], wher
             _expected(keys),
             f"{_FETCH}; if that key is to be trusted, add it (docs/trust.md)",
         )
-    found = hashlib.sha256(text).hexdigest()
-    if found != claim.sha256:
-        raise refuse(
-            where,
-            f"a bundle.json with SHA-256 {found}: altered after it was signed, or the signature is another bundle's",
-            f"SHA-256 {claim.sha256[:80]}, which {SIGNATURE_NAME} is for",
-            _FETCH,
-        )
-    _check(text, signature, key, where)
-    return key
+    return claim, key
 
 
 def _check(text: bytes, signature: bytes, key: PublicKey, where: Path | str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,20 @@ def test_verify_passes_what_was_not_pulled(sdxl_trt: Command) -> None:
     store.path(manifest.files["licence/LICENSE"]).unlink()
     assert sdxl_trt("store", "verify").status == 1
     assert sdxl_trt("inspect", store.bundle, "--verify").status == 1
+
+
+def test_run_says_how_to_pull(sdxl_trt: Command) -> None:
+    store, manifest = add("one", CONTENT)
+    for blob in manifest.targets[0].blobs():
+        store.path(blob).unlink()
+    version = importlib.metadata.version("onnxruntime")
+    targets = (dataclasses.replace(manifest.targets[0], flavour_version=version), manifest.targets[1])
+    write_manifest(store.bundle, dataclasses.replace(manifest, targets=targets))
+    outcome = sdxl_trt("run", "a red circle", "--bundle", store.bundle)
+    assert outcome.status == 1
+    assert "for this host was not pulled" in outcome.err
+    assert "cpu: not pulled: 2 of its 2 files are not here" in outcome.err
+    assert f"fix: sdxl-trt ship pull REF -o {store.bundle}" in outcome.err
 
 
 def test_a_manifest_that_cannot_be_read(sdxl_trt: Command) -> None:

@@ -16,6 +16,7 @@ import tensorrt_rtx as real
 from recording_tensorrt import SCRATCH, WEIGHTS, make_plan
 from trt_bench import TENSORS, Bench, values
 
+from sdxl_trt.bundle import BlobStore
 from sdxl_trt.bundle.checked import CHUNK
 from sdxl_trt.errors import (
     BundleError,
@@ -189,6 +190,42 @@ def test_a_damaged_plan_never_reaches_the_library(bench: Bench) -> None:
     with pytest.raises(BundleError, match="the engine small is damaged or was altered"):
         bench.open()
     assert bench.trt.calls == []
+
+
+def write_chunks(bench: Bench) -> None:
+    """A plan in several chunks."""
+    note = np.random.default_rng(0).integers(32, 127, 2**18, np.uint8).tobytes().decode()
+    store = BlobStore(bench.store.bundle, average=2**14)
+    with store.lock(), store.chunk_writer() as writer:
+        writer.write(make_plan({**TENSORS, "x": {**TENSORS["x"], "note": note}}))
+    bench.blob = writer.blob()
+    assert len(bench.blob.chunks) > 5
+
+
+def test_a_plan_in_chunks_runs(bench: Bench) -> None:
+    write_chunks(bench)
+    np.testing.assert_array_equal(
+        Caller(bench.open(), bench.device)({"slots": 2}, **values(2))["y"], 2 * values(2)["x"]
+    )
+    parts = [*bench.blob.chunks]
+    bench.store.path(parts[2]).write_bytes(b"!" * parts[2].bytes)
+    with pytest.raises(BundleError, match="the engine small is damaged or was altered"):
+        bench.open()
+    bench.store.path(parts[2]).unlink()
+    bench.trt.calls.clear()
+    with pytest.raises(BundleError, match="the engine small is damaged") as caught:
+        bench.open()
+    assert caught.value.got == f"1 of its {len(parts)} chunks are not there"
+    assert bench.trt.calls == []
+
+
+def test_a_parked_plan_in_chunks_comes_and_goes(rtx: Bench) -> None:
+    write_chunks(rtx)
+    parked = rtx.parked()
+    for _ in range(2):
+        engine = parked()
+        np.testing.assert_array_equal(Caller(engine, rtx.device)({"slots": 2}, **values(2))["y"], 2 * values(2)["x"])
+        engine.close()
 
 
 def test_a_plan_that_changes_while_it_is_read_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

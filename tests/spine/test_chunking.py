@@ -89,10 +89,10 @@ def test_memory_does_not_grow_with_the_content() -> None:
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fastcdc", None)
+    monkeypatch.setitem(sys.modules, "fastcdc.fastcdc_cy", None)
     chunker = Chunker()
     chunker.write(bytes(AVERAGE))
     assert chunker.blob().bytes == AVERAGE
-    with pytest.raises(FlavourUnavailable, match="fastcdc cannot be imported") as caught:
+    with pytest.raises(FlavourUnavailable, match="fastcdc_cy cannot be imported") as caught:
         cut(CONTENT)
     assert caught.value.fix == "pip install 'sdxl-trt[build]'"
