@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdxl_trt.bundle import MANIFEST_NAME, Blob, BlobStore, Chunk, Manifest, Target, manifest_text, parse_manifest
-from sdxl_trt.bundle.blobs import damaged
+from sdxl_trt.bundle.reading import damaged
 from sdxl_trt.errors import BundleError, TransferError
 from sdxl_trt.ship import oci
 from sdxl_trt.ship.oci import Descriptor, ImageManifest, Index
