@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from sdxl_trt.cli.lazy import LazyGroup
 from sdxl_trt.errors import OutOfMemory, SdxlTrtError, ran_out_of_memory
 from sdxl_trt.version import __version__
 
@@ -34,21 +34,9 @@ INTERRUPTED = 130
 _MORE_MEMORY = "free memory, or raise the limit on it, and run the same command again: what is finished is kept"
 
 
-class _Lazy(click.Group):
-    """A group whose commands are imported when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        name = f"{cmd_name}_command"
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), name)
-        return command
-
-
-@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=LazyGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="sdxl-trt")
 def cli() -> None:
     """Build TensorRT engines for Stable Diffusion XL, and run them without PyTorch.
