@@ -9,7 +9,6 @@ which makes all of the steps.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from scripts.demo_model.captions import Scene, scenes
 from scripts.demo_model.pictures import BUCKETS, plain, render
 from sdxl_trt.bench.machine import usable_cpus
 from sdxl_trt.bench.rows import Row
-from sdxl_trt.files import write_json
+from sdxl_trt.files import sha256_json, sha256_of, write_json
 from sdxl_trt.paths import DEMO_CHECKPOINT, cache_folder
 from sdxl_trt.runtime import Pipeline
 
@@ -100,7 +99,7 @@ def unseen(count: int) -> list[Scene]:
 
 def build(checkpoint: Path) -> Pipeline:
     """The checkpoint's CPU bundle, built if it is not there, and loaded."""
-    digest = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()
+    digest = sha256_json([sha256_of(path) for path in sorted(checkpoint.rglob("*.safetensors"))])
     bundle = cache_folder() / "quality" / f"{checkpoint.name}-{digest[:8]}"
     sizes = ["--sizes", "96x96..192x192", "-o", str(bundle)]
     command = [sys.executable, "-m", "sdxl_trt", "build", str(checkpoint), "--gpu", "cpu", *sizes]
