@@ -67,7 +67,7 @@ def fit_factors(latents: NDArray[np.float32], images: NDArray[np.float32]) -> Pr
 
 
 def colour_chart(size: tuple[int, int]) -> NDArray[np.float32]:
-    """A picture to fit factors by: patches of colours from all over, the same every time.
+    """A picture to fit factors by: patches of white, black, grey and the full colours, the same every time.
 
     Args:
         size: (width, height) in pixels; at least 256 each way, for 64 patches.
@@ -76,7 +76,7 @@ def colour_chart(size: tuple[int, int]) -> NDArray[np.float32]:
         float32 [3, height, width], −1 to 1: encode it, decode the means, and fit.
     """
     width, height = size
-    colours = np.random.RandomState(0).uniform(-1, 1, (3, -(-height // _PATCH), -(-width // _PATCH)))
+    colours = np.random.RandomState(0).choice((-1, 0, 1), (3, -(-height // _PATCH), -(-width // _PATCH)))
     chart = colours.astype(np.float32).repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)
     return np.ascontiguousarray(chart[:, :height, :width])
 

@@ -37,7 +37,7 @@ def test_previews_come_every_n_steps_look_like_the_picture_and_go(
     sdxl_trt: Command, demo_bundle: Path, seen: list[tuple[str, Any]]
 ) -> None:
     settings = ("--bundle", demo_bundle, "--seed", 7, "-n", 2, "--steps", 9, "--size", "160x96", "-o", "out.png")
-    outcome = sdxl_trt("run", "a red circle", *settings, "--preview-every", 4)
+    outcome = sdxl_trt("run", "a large red circle on a white background", *settings, "--preview-every", 4)
     assert outcome.status == 0, outcome
     assert sorted(name for name, _ in seen) == ["out-preview-2.png"] * 2 + ["out-preview.png"] * 2
     assert sorted(path.name for path in Path().glob("*")) == ["out-7.png", "out-8.png"]

@@ -23,9 +23,9 @@ def test_every_graph_becomes_an_rtx_plan(models: Models, name: str, tmp_path: Pa
     assert tuple(target.engines) == model_graphs(read_index(export).model)
     assert (target.flavour, target.sms, target.precision, target.accepted) == ("tensorrt-rtx", (86,), "float16", False)
     for graph, engine in target.engines.items():
-        path = BlobStore(tmp_path).verify(engine.file, graph)
-        print(f"{name} {graph}: {engine.file.bytes} bytes")
-        assert path.stat().st_size > 100_000
+        BlobStore(tmp_path).check(engine.file, graph)
+        print(f"{name} {graph}: {engine.file.bytes} bytes in {len(engine.file.parts)} parts")
+        assert engine.file.bytes > 100_000
         assert engine.weights == ()
 
 
@@ -38,4 +38,4 @@ def test_a_step_for_weight_streaming_is_another_engine(models: Models, tmp_path:
     assert not any(engine.streams for engine in plain.engines.values())
     assert {name for name, engine in streaming.engines.items() if engine != plain.engines[name]} == {"step"}
     assert streaming.engines["step"].streams
-    BlobStore(tmp_path).verify(streaming.engines["step"].file, "step")
+    BlobStore(tmp_path).check(streaming.engines["step"].file, "step")
