@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 EXPORT_MEMORY = 10**9
-"""Bytes: at full size an export has 0.72 GB resident at its peak (benchmarks/fullsize.py)."""
+"""Bytes: at full size an export has 0.79 GB resident at its peak (benchmarks/fullsize.py)."""
 
 NAMES = ("tensorrt", "tensorrt-rtx", "onnxruntime", "onnxruntime-cuda")
 """Of flavours, as in `sdxl_trt.engines.flavours`, which is not needed for --help."""
