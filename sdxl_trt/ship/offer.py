@@ -14,9 +14,8 @@ from sdxl_trt.ship.oci import Descriptor, ImageManifest, Index
 from sdxl_trt.ship.references import Reference
 from sdxl_trt.ship.remote import Remote
 from sdxl_trt.ship.verified import read_small
-from sdxl_trt.trust import SIGNATURE_NAME, PublicKey, host_keys, verify
+from sdxl_trt.trust import PublicKey, host_keys, verify
 from sdxl_trt.trust.signature import MAX_SIGNATURE_BYTES
-from sdxl_trt.trust.verifying import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +75,7 @@ def accept(text: bytes, signature: bytes | None, where: str) -> PublicKey | None
         NotTrusted: it is unsigned, wrongly signed or altered.
     """
     keys = host_keys()
-    if not keys:
-        return None
-    if signature is None:
-        raise refuse(
-            where,
-            f"no {SIGNATURE_NAME}: the bundle is not signed, or its signature was taken away",
-            "a signature, since this host has a key: " + ", ".join(sorted({key.source for key in keys})),
-            "sdxl-trt ship sign BUNDLE --key PRIVATE.pem, and push it again, by whom that key belongs to",
-        )
-    return verify(text, signature, keys, where)
+    return verify(text, signature, keys, where) if keys else None
 
 
 def _open(data: bytes, remote: Remote, where: str) -> tuple[ImageManifest, frozenset[str]]:
