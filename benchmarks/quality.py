@@ -40,9 +40,9 @@ KINDS = ("large", "left", "above", "small", "left", "above")
 BASE_RIGHT = 97.0
 STUDENT_RIGHT = {4: 90.0, 1: 75.0}
 """Percent that should be right, the student's by steps."""
-REFINED = 1.0
-"""Edges with the refiner should be more than so many times as steep. The VAE sets a limit, which is measured beside it:
-what it makes of rendered truth."""
+REFINED = 1.05
+"""Edges with the refiner should be so many times as steep. The VAE sets a limit, which is measured beside it: what it
+makes of rendered truth."""
 SMALL_ORIGINAL = 3 / 8
 """Of the picture's width and height."""
 SOFT = 0.7
@@ -222,7 +222,7 @@ def measure_refiner(models: Path, asked: Sequence[Scene], sizes: Sequence[Size],
         common: dict[str, Any] = {"size": size, "steps": STEPS, "guidance": GUIDANCE}
         alone, refined = ours(base, asked[:beside], **common), ours_refined(base, refiner, asked[:beside], **common)
         yield Found(row=alone.row("sdxl-trt", f"{_name(size)}, first {beside}"), wrong=alone.wrong)
-        yield Found(row=refined.row("sdxl-trt, refiner", f"{_name(size)}, first {beside}"), wrong=refined.wrong)
+        yield at_least(refined.row("sdxl-trt, refiner", f"{_name(size)}, first {beside}"), BASE_RIGHT, refined)
         for who, drawn in (("sdxl-trt", alone), ("VAE of truth", round_trip(models / BASE, asked[:beside], size))):
             yield Found(row=Row(who=who, what=f"sharpness, {_name(size)}", unit="/px", samples=(drawn.sharpness,)))
         steeper = refined.sharpness / alone.sharpness
