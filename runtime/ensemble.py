@@ -25,7 +25,7 @@ from sdxl_trt.runtime.expert import Expert
 from sdxl_trt.runtime.guidance import MOST_GUIDANCE
 from sdxl_trt.runtime.levels import Mix
 from sdxl_trt.runtime.noise import RNGS
-from sdxl_trt.runtime.plans import Plan, make_plan
+from sdxl_trt.runtime.plans import Draft, Plan
 from sdxl_trt.runtime.prompts.embeds import PromptEmbeds
 from sdxl_trt.runtime.prompts.layers import check_clip_skip
 from sdxl_trt.runtime.request import Request, Resolved
@@ -130,11 +130,11 @@ def _own_part(name: str, embeds: PromptEmbeds | None, first: Expert, refiner: Ex
     return PromptEmbeds(hidden=embeds.hidden[:, -refiner.model.unet.text :], pooled=embeds.pooled)
 
 
-def make_plans(experts: tuple[Expert, Expert], base: Resolved, refiner: Resolved) -> list[Plan]:
+def make_drafts(experts: tuple[Expert, Expert], base: Resolved, refiner: Resolved) -> list[Draft]:
     """Both models' parts.
 
     Raises:
-        UsageError, SchedulerError, RunError: as of `Expert.table` and `make_plan`.
+        UsageError, SchedulerError: as of `Expert.table` and `Draft.make`.
     """
     with _blamed("refiner_start", refiner.denoising_start, "the base model", "denoising_end"):
         first = experts[0].table(base)
@@ -148,7 +148,7 @@ def make_plans(experts: tuple[Expert, Expert], base: Resolved, refiner: Resolved
     if refiner.denoising_start is not None:
         base, refiner = _share_guidance_end(base, refiner, first.steps, second.steps)
     return [
-        make_plan(expert, each, table)
+        Draft.make(expert, each, table)
         for expert, each, table in zip(experts, (base, refiner), (first, second), strict=True)
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,8 +132,19 @@ class Expert:
         slots = most if self._device.captures else min(images, most)
 
         def make() -> Loop:
-            self.loaded.step.use(self._loops)
-            axes = {"slots": slots, "height": height, "width": width, "tokens": tokens}
-            return self._make_loop(self.loaded.step, self._device, **axes)
+            return self.new_loop(self._loops, slots, height, width, tokens)
 
         return (slots, height, width, tokens), make
+
+    def new_loop(self, kept: Recent[Any, Any], slots: int, height: int, width: int, tokens: int) -> Loop:
+        """A loop for images of one size.
+
+        Args:
+            kept: will have it; is cleared before the engine makes room for another.
+            slots: images in flight at most.
+            height, width: of the latent.
+            tokens: of the text that rows are conditioned on.
+        """
+        self.loaded.step.use(kept)
+        axes = {"slots": slots, "height": height, "width": width, "tokens": tokens}
+        return self._make_loop(self.loaded.step, self._device, **axes)

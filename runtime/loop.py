@@ -1,4 +1,4 @@
-"""The denoising loop: slots join, step together as rows of one UNet call, and leave.
+"""The denoising loop: slots join, step together as rows of one UNet call, are parked, and leave.
 
 It does not care whether its slots belong to one request or to many, nor whether they are at the same step.
 """
@@ -6,6 +6,7 @@ It does not care whether its slots belong to one request or to many, nor whether
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from sdxl_trt.runtime.device import Device, Timer, Work
 from sdxl_trt.runtime.engine import Engine, allocate, record
-from sdxl_trt.runtime.slots import Conditioning, Slot, SlotRequest
+from sdxl_trt.runtime.slots import Conditioning, Parked, Slot, SlotRequest
 from sdxl_trt.runtime.snapshots import AHEAD, Snapshot
 from sdxl_trt.spec import COLUMN_WIDTH
 
@@ -61,16 +62,28 @@ class Loop:
 
         Nothing that was in the slot before survives, infinities included.
         """
-        index = self._free.pop(0)
-        self._slots[index] = Slot(request)
         stack = np.zeros(self._buffers["state"].shape[1:], np.float32)
-        image = np.zeros_like(stack[0]) if request.image is None else request.image
+        image = stack[0] if request.image is None else request.image
         table = request.table
         begin = image if request.begin is None else request.begin
         stack[0] = np.float32(table.initial_scale) * request.noise + np.float32(table.initial_image) * begin
+        return self.resume(Parked(slot=Slot(request), state=stack))
+
+    def park(self, slot: int) -> Parked:
+        """Take an image out before it is finished, and free its slot. Waits for the steps so far."""
+        parked = Parked(slot=self._slots[slot], state=self._device.download(self._buffers["state"][slot], self._stream))
+        self.leave(slot)
+        return parked
+
+    def resume(self, parked: Parked) -> int:
+        """Take an image in that was parked, in this loop or in another of its size; as `join`."""
+        index = self._free.pop(0)
+        self._slots[index] = parked.slot
+        request, plain = parked.slot.request, np.zeros_like(parked.state[0])
         mask = np.ones(self._buffers["mask"].shape[1:], np.float32) if request.mask is None else request.mask
-        values = {"state": stack, "initial_noise": request.noise, "noise": np.zeros_like(stack[0]), "mask": mask}
+        values = {"state": parked.state, "initial_noise": request.noise, "noise": plain, "mask": mask}
         extra = {} if request.extra is None else {"extra": request.extra}
+        image = plain if request.image is None else request.image
         for name, array in {**values, "image": image, **extra}.items():
             self._upload(name, array, index)
         self._work = None
@@ -129,6 +142,21 @@ class Loop:
             self._work_for(count)(self._stream)
         self._work = None
         self.estimate(0)
+
+    def measure(self) -> dict[int, float]:
+        """Seconds of a step by its rows: of each number of rows that a call may have, the best of three.
+
+        Raises:
+            RunError: the engine failed.
+        """
+        counts = sorted({self._filled_up(rows) for rows in range(1, 2 * len(self._columns) + 1)})
+        self.warm_up(counts)
+        return {count: min(self._seconds(count) for _ in range(3)) for count in counts}
+
+    def _seconds(self, rows: int) -> float:
+        started = time.perf_counter()
+        self.warm_up([rows])
+        return time.perf_counter() - started
 
     def latents(self, slot: int) -> NDArray[np.float32]:
         """The current sample [4, h, w] of a slot; of a finished one, the result. Waits for the steps so far."""

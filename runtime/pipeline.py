@@ -17,17 +17,17 @@ from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Prompt
 from sdxl_trt.runtime.device import Device
-from sdxl_trt.runtime.ensemble import asks_for_refiner, base_request, denoise, make_plans, refiner_settings
+from sdxl_trt.runtime.ensemble import asks_for_refiner, base_request, denoise, make_drafts, refiner_settings
 from sdxl_trt.runtime.expert import Expert
 from sdxl_trt.runtime.host import open_device
 from sdxl_trt.runtime.loading import Loaded, load
 from sdxl_trt.runtime.maker import Maker, was_closed
-from sdxl_trt.runtime.plans import Plan, make_plan
+from sdxl_trt.runtime.plans import Draft
 from sdxl_trt.runtime.prompts.embeds import Pairs, PromptEmbeds, blend, check_pairs
 from sdxl_trt.runtime.prompts.emphasis import OFF, check_weighting
 from sdxl_trt.runtime.prompts.inversion import read_inversion
 from sdxl_trt.runtime.prompts.layers import check_clip_skip
-from sdxl_trt.runtime.request import Request, Resolved
+from sdxl_trt.runtime.request import Request
 from sdxl_trt.runtime.resolving import check_noise, resolve
 from sdxl_trt.runtime.results import Result, check_output, decode
 from sdxl_trt.runtime.steps import Callback
@@ -103,15 +103,12 @@ class Pipeline(Maker):
     ) -> Result:
         """Make the pictures of a request; see `Maker.run`."""
         check_output(output, request.denoising_end)
-        experts = self._opened()
-        refined = asks_for_refiner(request, *experts)
         images = len(noise) if isinstance(noise, np.ndarray) and noise.ndim else None
-        settings = resolve(
-            base_request(request) if refined else request, self.model, self.target.profile, images=images
-        )
+        drafts = self.draft(request, images)
+        settings = drafts[0].settings
         starts = None if noise is None else check_noise(noise, settings)
         with self._turn():
-            plans = _plans(experts, request, settings, refined=refined)
+            plans = [draft.encode() for draft in drafts]
             latents = denoise(plans, starts, progress, callback)
             pictures = decode(plans[-1].expert.vae, latents, plans[-1].settings, progress) if output == "image" else []
         return Result(
@@ -119,8 +116,26 @@ class Pipeline(Maker):
             latents=latents,
             seeds=settings.seeds,
             settings=settings,
-            refiner=plans[1].settings if refined else None,
+            refiner=plans[1].settings if len(plans) > 1 else None,
         )
+
+    def draft(self, request: Request, images: int | None = None) -> list[Draft]:
+        """What each model, the base and the refiner where it has a part, is to do for a request; runs no engine.
+
+        Args:
+            request: what is asked for.
+            images: how many there must be, where something else than the seeds says so.
+
+        Raises:
+            UsageError, SchedulerError: as of `run`.
+        """
+        base, refiner = self._opened()
+        refined = asks_for_refiner(request, base, refiner)
+        asked = base_request(request) if refined else request
+        settings = resolve(asked, self.model, self.target.profile, images=images)
+        if not refined or refiner is None:
+            return [Draft.make(base, settings, base.table(settings))]
+        return make_drafts((base, refiner), settings, refiner_settings(request, settings, base, refiner))
 
     def encode(
         self, prompt: str | Pairs, *, prompt_2: str | None = None, weighting: str = OFF, clip_skip: int | None = None
@@ -166,6 +181,20 @@ class Pipeline(Maker):
             self._experts = None  # the engines, before the device that they are on
             self._device.close()
 
+    @property
+    def captures(self) -> bool:
+        """Its device records steps, and is for one thread at a time."""
+        return self._device.captures
+
+    @property
+    def experts(self) -> list[Expert]:
+        """The base model, and its refiner where there is one. For who steps them; not beside calls of this pipeline.
+
+        Raises:
+            UsageError: this was closed.
+        """
+        return [expert for expert in self._opened() if expert]
+
     def _opened(self) -> Experts:
         if self._experts is None:
             raise was_closed(Pipeline)
@@ -176,11 +205,3 @@ class Pipeline(Maker):
         """The caller's turn."""
         with self._lock:
             yield self._opened()
-
-
-def _plans(experts: Experts, request: Request, settings: Resolved, *, refined: bool) -> list[Plan]:
-    """What each model is to do. The tables come first: they may refuse, and cost nothing."""
-    base, refiner = experts
-    if not refined or refiner is None:
-        return [make_plan(base, settings, base.table(settings))]
-    return make_plans((base, refiner), settings, refiner_settings(request, settings, base, refiner))

@@ -1,4 +1,7 @@
-"""One model's part of a request: what all its pictures have in common, and the work of each."""
+"""One model's part of a request: what all its pictures have in common, and the work of each.
+
+A draft is what can be known, and refused, before an engine runs; encoding its prompts makes it a plan.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,54 @@ from sdxl_trt.runtime.table import Table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
-    """All checked and encoded, so that nothing is refused once it is begun."""
+class Draft:
+    """All checked but for the length of prompts; nothing has run."""
 
     expert: Expert
     settings: Resolved
     table: Table
-    prompt: Conditioning
-    negative: Conditioning | None
     guidance: NDArray[np.float32]
     """[evaluations]."""
+
+    @classmethod
+    def make(cls, expert: Expert, settings: Resolved, table: Table) -> Draft:
+        """The draft of a request.
+
+        Raises:
+            UsageError: guidance has another number of values than there are steps.
+        """
+        guidance = guidances(settings, table.steps, table.evaluations)
+        return cls(expert=expert, settings=settings, table=table, guidance=guidance)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The UNet's rows that each evaluation [evaluations] of a picture takes."""
+        return np.where(self.guidance > 1, 2, 1) if self.settings.guided else np.ones(len(self.guidance), np.int64)
+
+    def encode(self) -> Plan:
+        """Encode the prompts.
+
+        Raises:
+            PromptTooLong, UsageError: as of `Conditioner`.
+            RunError: an engine failed.
+        """
+        prompt, negative = self.expert.condition(self.settings)
+        return Plan(
+            expert=self.expert,
+            settings=self.settings,
+            table=self.table,
+            guidance=self.guidance,
+            prompt=prompt,
+            negative=negative,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan(Draft):
+    """All checked and encoded, so that nothing is refused once it is begun."""
+
+    prompt: Conditioning
+    negative: Conditioning | None
 
     def begin(
         self, sources: Sequence[NoiseSource], noise: NDArray[np.float32] | None, *, refined: bool
@@ -76,15 +117,3 @@ class Plan:
         latents = self.expert.denoise(requests, teller)
         check_finite(latents, "denoising", self.settings)
         return latents
-
-
-def make_plan(expert: Expert, settings: Resolved, table: Table) -> Plan:
-    """Encode the prompts of a request.
-
-    Raises:
-        PromptTooLong, UsageError: as of `Conditioner`; or guidance has another number of values than there are steps.
-        RunError: an engine failed.
-    """
-    guidance = guidances(settings, table.steps, table.evaluations)
-    prompt, negative = expert.condition(settings)
-    return Plan(expert=expert, settings=settings, table=table, prompt=prompt, negative=negative, guidance=guidance)

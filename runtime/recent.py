@@ -32,6 +32,11 @@ class Recent(Generic[K, V]):
         self._values[key] = value
         return value
 
+    def leaving(self, key: K) -> K | None:
+        """The key whose value would go to make room for that of another; None where it is kept, or there is room."""
+        kept = key in self._stay or key in self._values or len(self._values) < self._most
+        return None if kept else next(iter(self._values))
+
     def keep(self, key: K, make: Callable[[], V]) -> V:
         """The value of a key, made if it is not kept; it stays from now on."""
         if key not in self._stay:

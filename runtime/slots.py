@@ -108,6 +108,15 @@ class Slot:
         return self.request.source.normal(self.request.noise.shape)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parked:
+    """An image on its way that is in no loop: all that its next evaluations need."""
+
+    slot: Slot
+    state: NDArray[np.float32]
+    """[K, 4, h, w]: the sample and its sampler's history."""
+
+
 def _path(request: SlotRequest) -> BrownianPath:
     """The Brownian path of a picture: of the table's seed, or of one that the picture's starting noise gives.
 

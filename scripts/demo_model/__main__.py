@@ -32,10 +32,22 @@ def parse_steps(_context: click.Context, _parameter: click.Parameter, values: tu
 @click.option("--steps", multiple=True, callback=parse_steps, metavar="STAGE=N", help="How long a stage trains.")
 @click.option("--save-seconds", type=float, default=60.0, show_default=True, help="How often states are saved.")
 @click.option("--shard", type=click.IntRange(2), default=512, show_default=True, help="Pictures encoded at a time.")
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A finished base checkpoint, for what the stages before 'soft-vae' give.",
+)
 def main(
-    out: Path, device: str, workers: int | None, seed: int, steps: dict[str, int], save_seconds: float, shard: int
+    out: Path,
+    device: str,
+    workers: int | None,
+    seed: int,
+    steps: dict[str, int],
+    save_seconds: float,
+    shard: int,
+    start: Path | None,
 ) -> None:
-    """Train the demo model: autoencoder, text encoders and UNet, student, refiner.
+    """Train the demo model: autoencoder, text encoders and UNet, softness, student, refiner.
 
     It goes on from the states in the folder OUT, so it may be killed at any moment and started again. Finished
     checkpoints are in OUT/result.
@@ -46,8 +58,8 @@ def main(
         address = (Path(meeting) / "workers").as_uri()
         fresh = multiprocessing.get_context("spawn")
         for rank in range(1, workers):
-            fresh.Process(target=work, args=(replace(run, rank=rank), steps, address), daemon=True).start()
-        work(run, steps, address)
+            fresh.Process(target=work, args=(replace(run, rank=rank), steps, address, start), daemon=True).start()
+        work(run, steps, address, start)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -65,6 +65,15 @@ def token_ids(captions: list[str]) -> Tensor:
     """Ids of both tokenizers [2, captions, 77]."""
     tokenizers = [Tokenizer.from_file(str(DEMO_CHECKPOINT / part / "tokenizer.json")) for part in TOKENIZERS]
     return torch.tensor([[each.ids for each in tokenizer.encode_batch(captions)] for tokenizer in tokenizers])
+
+
+def load(folder: Path, device: str) -> tuple[Any, nn.ModuleDict]:
+    """The autoencoder of a base checkpoint that `save` wrote; its UNet and text encoders. In evaluation mode."""
+    modules = nn.ModuleDict({"vae": new_vae(), **new_text_encoders(), "unet": new_unet()})
+    for part, module in modules.items():
+        module.load_state_dict(load_file(folder / part / FILES[part]))
+    base = modules.to(device).eval().requires_grad_(False)
+    return base.pop("vae"), base
 
 
 def save(folder: Path, parts: dict[str, nn.Module], configs: dict[str, dict[str, Any]]) -> None:

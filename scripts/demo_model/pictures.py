@@ -18,8 +18,10 @@ DIAMETERS = {"large": (0.58, 0.74), "small": (0.26, 0.34), "left": (0.35, 0.42),
 """Diameter of a thing by kind of scene, in short sides of the canvas."""
 SHIFTS = {"large": 0.06, "small": 0.14, "left": 0.07, "above": 0.07}
 """How far at most a scene lies off the centre, in short sides of the canvas."""
-SOFTEST = 0.25
+SOFTEST = 0.125
 """The smallest original, in canvases."""
+SMALL_ORIGINALS, LARGE_ORIGINALS = 0.25, 0.2
+"""So many pictures come from an original that is smaller, or larger, than they are."""
 LONGEST_CROP = 0.35
 """The largest part of width or height that a crop takes away at the top or at the left."""
 MOST_BLUR = 1.2
@@ -63,20 +65,26 @@ def plain(size: tuple[int, int]) -> Conditions:
     return Conditions(original=size[::-1], crop=(0, 0), target=size[::-1])
 
 
-def draw_conditions(random: np.random.Generator, size: tuple[int, int]) -> Conditions:
-    """Random conditions for a picture of `size`: most are whole and as large as the target."""
+def draw_conditions(random: np.random.Generator, size: tuple[int, int], quality: str = "any") -> Conditions:
+    """Random conditions for a picture of `size`: most are whole and as large as the target.
+
+    Args:
+        random: draws them.
+        size: (width, height) in pixels.
+        quality: 'sharp': nothing makes it soft; 'soft': from a small original; 'any'.
+    """
     target = size[::-1]
     crop = (0, 0)
     if random.random() < 0.2:
         crop = (_cut(random, target[0]), _cut(random, target[1]))
-    kind = random.random()
+    kind = {"soft": 0.0, "sharp": 1.0}.get(quality, random.random())
     scale = 1.0
-    if kind < 0.25:
+    if kind < SMALL_ORIGINALS:
         scale = SOFTEST ** random.random()
-    elif kind < 0.45:
+    elif kind < SMALL_ORIGINALS + LARGE_ORIGINALS:
         scale = 2.0 ** random.random()
     height, width = (round(scale * (edge + cut)) for edge, cut in zip(target, crop, strict=True))
-    blur = float(random.uniform(0.0, MOST_BLUR))
+    blur = 0.0 if quality == "sharp" else float(random.uniform(0.0, MOST_BLUR))
     return Conditions(original=(height, width), crop=crop, target=target, blur=blur)
 
 

@@ -1,4 +1,4 @@
-"""Stage 4: the refiner, an expert for the last fifth of the noise that is told an aesthetic score.
+"""Stage 7: the refiner, an expert for the last fifth of the noise that is told an aesthetic score.
 
 See arXiv:2307.01952, section 2.5. Here the score stands for sharpness. Text comes from the second encoder
 alone, which is the base's.

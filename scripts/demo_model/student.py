@@ -1,4 +1,4 @@
-"""Stage 3: the student, which draws in one to four steps without guidance what the base draws in many with it.
+"""Stage 6: the student, which draws in one to four steps without guidance what the base draws in many with it.
 
 The base's guided probability-flow solutions from given noise are kept, and the student regresses them from that noise,
 and from what its own first guess becomes when noise is added again (after arXiv:2210.03142 and arXiv:2311.17042). It

@@ -1,4 +1,4 @@
-"""Stage 2: both text encoders and the UNet, jointly (arXiv:2006.11239; micro-conditioning as arXiv:2307.01952)."""
+"""Stage 3: both text encoders and the UNet, jointly (arXiv:2006.11239; micro-conditioning as arXiv:2307.01952)."""
 
 from __future__ import annotations
 

@@ -64,16 +64,18 @@ def weighted_error(drawn: Tensor, pictures: Tensor, weights: Tensor) -> Tensor:
     return (weights * (error + 0.5 * error.square())).mean()
 
 
-def draw_pictures(random: np.random.Generator, count: int, *, whole: bool) -> tuple[Tensor, Tensor]:
+def draw_pictures(
+    random: np.random.Generator, count: int, *, whole: bool, quality: str = "any"
+) -> tuple[Tensor, Tensor]:
     """Pictures [count, 3, height, width] in -1…1, and weights [count, 1, height, width] of their pixels.
 
-    They are whole ones of one bucket, or crops that show something.
+    They are whole ones of one bucket, or crops that show something; `quality` is of `draw_conditions`.
     """
     size = BUCKETS[random.integers(len(BUCKETS))] if whole else (128, 128)
     pictures, distances = [], []
     for _ in range(count):
         scene = draw_scene(random)
-        picture = render(scene, draw_conditions(random, size), random)
+        picture = render(scene, draw_conditions(random, size, quality), random)
         distance = np.abs(picture.astype(np.int16) - np.array(BACKGROUNDS[scene.background])).max(-1)
         window = (slice(None), slice(None)) if whole else _window(distance > SEEN, random)
         pictures.append(picture[window])

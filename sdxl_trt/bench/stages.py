@@ -22,7 +22,7 @@ from sdxl_trt.runtime.ensemble import denoise
 from sdxl_trt.runtime.expert import Expert
 from sdxl_trt.runtime.loading import Loaded
 from sdxl_trt.runtime.loop import Loop
-from sdxl_trt.runtime.plans import make_plan
+from sdxl_trt.runtime.plans import Draft
 from sdxl_trt.runtime.recent import Recent
 from sdxl_trt.runtime.request import Request
 from sdxl_trt.runtime.resolving import resolve
@@ -90,7 +90,7 @@ class Stages:
         marks.host.clear()
         marks.timer.mark(self._stream)
         settings = resolve(self._request, expert.model, expert.profile)
-        plan = make_plan(expert, settings, expert.table(settings))
+        plan = Draft.make(expert, settings, expert.table(settings)).encode()
         marks.timer.mark(self._stream)
         latents = denoise([plan], None, silent, None)
         marks.timer.mark(self._stream)
