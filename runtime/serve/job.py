@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -139,13 +140,17 @@ class Job:
         self.drafts, self.terms, self.arrived = drafts, terms, arrived
         self.plans = list[Plan]()
         self.result: Future[Result] = Future()
+        self.result.set_running_or_notify_cancel()  # who waits for it may not cancel it: that is for `cancel`
         self.all = [PictureWork(self, index) for index in range(len(drafts[0].settings.seeds))]
         self.stage, self.stages = QUEUED, dict[str, float]()
         self.began = arrived
         self.cancelled = False
+        self.moves = 0
+        """Devices that failed with it."""
+        self._ending = threading.Lock()
         self.wants_preview = False
-        self.preview: NDArray[np.float32] | None = None
-        """Latents [4, h, w] as its last picture's last step foresaw them, where they are wanted."""
+        self.preview: NDArray[np.uint8] | None = None
+        """Roughly what one of its pictures will be, RGB [h, w, 3], where that is wanted."""
         every = self.all[0].total / (terms.partials + 1)
         self.partial_at = {round(every * i): i - 1 for i in range(1, terms.partials + 1)}
 
@@ -198,28 +203,28 @@ class Job:
         self.stages[self.stage] = self.stages.get(self.stage, 0.0) + now - self.began
         self.stage, self.began = stage, now
 
-    def fail(self, error: BaseException) -> None:
-        """End with an error; the first one counts."""
-        if not self.result.done():
+    def end(self, error: BaseException | None) -> bool:
+        """Tell what came of it, or the error that ended it. Returns whether this was its end: the first one counts."""
+        with self._ending:
+            if self.stage == DONE:
+                return False
             self.enter(DONE)
-            self.result.set_exception(error)
+        self.result.set_exception(error) if error else self.result.set_result(self._made())
+        return True
 
-    def finish(self) -> None:
-        """End with what was made."""
-        last = self.plans[-1]
-        self.enter(DONE)
-        self.result.set_result(
-            Result(
-                images=[each.image for each in self.all if each.image is not None],
-                latents=np.stack([each.latents for each in self.all if each.latents is not None]),
-                seeds=self.plans[0].settings.seeds,
-                settings=self.plans[0].settings,
-                refiner=last.settings if len(self.plans) > 1 else None,
-            )
+    def _made(self) -> Result:
+        first, last = self.plans[0], self.plans[-1]
+        return Result(
+            images=[each.image for each in self.all if each.image is not None],
+            latents=np.stack([each.latents for each in self.all if each.latents is not None]),
+            seeds=first.settings.seeds,
+            settings=first.settings,
+            refiner=last.settings if last is not first else None,
         )
 
     def begin_again(self, pipeline: Pipeline) -> None:
         """Forget what was done: another device takes it."""
+        self.moves += 1
         self.drafts, self.plans = pipeline.draft(self.request, len(self.all)), []
         self.all = [PictureWork(self, index) for index in range(len(self.all))]
         self.enter(QUEUED)

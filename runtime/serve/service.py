@@ -20,6 +20,9 @@ Size = tuple[int, int]
 
 STARTING, READY, DRAINING, FAILED = "starting", "ready", "draining", "failed"
 
+MOVES = 1
+"""A request that fails with so many devices and one more does not get another: it may be what breaks them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -126,7 +129,7 @@ class Service:
         for size in sizes:
             profile.check_size(size)
         shapes = [(height // LATENT_SCALE, width // LATENT_SCALE) for width, height in sizes]
-        worker.warm_up(shapes, model.text_encoders[0].tokens)
+        worker.stepper.warm_up(shapes, model.text_encoders[0].tokens)
 
     def submit(self, request: Request, terms: Terms) -> Job:
         """Take a request; `Job.result` is a future of what it gives.
@@ -213,12 +216,13 @@ class Service:
             alive = room.alive() if room else []
             for job in jobs:
                 worker = min(alive, key=lambda each: each.left(each.jobs), default=None)
-                if worker is None:
-                    job.fail(GpuLost(f"{lost.name} failed, and no other device is left", fix="restart the service"))
-                    self._observer.ended(job, job.result.exception())
-                else:
+                if worker is not None and job.moves < MOVES:
                     job.begin_again(worker.pipeline)
                     worker.add(job)
+                else:
+                    error = GpuLost(f"{lost.name} failed", got=f"{len(alive)} other devices", fix="try it again later")
+                    if job.end(error):
+                        self._observer.ended(job, error)
             if room is self._room and not alive:
                 self.state = FAILED
 
