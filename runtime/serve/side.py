@@ -15,8 +15,8 @@ from collections.abc import Callable
 Work = Callable[[], None]
 """Must not raise."""
 
-FINISHING, PARTIAL, BEGINNING = range(3)
-"""Kinds of work, in their order: what ends a request first."""
+FINISHING, BEGINNING = range(2)
+"""Kinds of work, in their order: what is decoded goes before what is to begin."""
 
 
 class Side:

@@ -20,7 +20,7 @@ from sdxl_trt.runtime.serve.finishing import decode_partial, decode_picture
 from sdxl_trt.runtime.serve.job import DECODING, DENOISING, Job, PictureWork
 from sdxl_trt.runtime.serve.scheduler import Batch, Costs, Group, Room, choose
 from sdxl_trt.runtime.serve.seats import Seats
-from sdxl_trt.runtime.serve.side import FINISHING, PARTIAL
+from sdxl_trt.runtime.serve.side import FINISHING
 from sdxl_trt.runtime.snapshots import AHEAD, Snapshot
 
 ENOUGH = 0.95
@@ -112,8 +112,7 @@ class Stepper:
 
     def make_way(self) -> None:
         """Wait for all steps, and take all pictures out of their loops: other engines take their memory."""
-        while self._steps:
-            self._settle(self._steps.popleft())
+        self._settle_all()
         self._seats.park_all()
 
     def release(self, job: Job) -> None:
@@ -181,12 +180,17 @@ class Stepper:
             latents = step.snapshot.estimate(slot)
             picture.job.preview = preview(latents, self._factors)
             if number is not None:
-                self._host.push(PARTIAL, 0.0, picture.job, functools.partial(decode_partial, picture, number, latents))
+                self._host.push(FINISHING, 0.0, picture.job, functools.partial(decode_partial, picture, number, latents))
+
+    def _settle_all(self) -> None:
+        while self._steps:
+            self._settle(self._steps.popleft())
 
     def _leg_done(self, picture: PictureWork) -> None:
         """A picture is denoised by one of the models: the next goes on, or it is decoded."""
         job = picture.job
         latents = self._seats.take(picture)
+        self._settle_all()  # they are done: what somebody wants to see of them comes before the picture
         try:
             check_finite(latents, "denoising", job.plans[picture.leg].settings)
         except SdxlTrtError as error:
