@@ -27,7 +27,7 @@ FROM python:${PYTHON}-slim AS runtime
 # cpu, tensorrt-rtx, tensorrt or ort-cuda: the library that runs the engines on the hosts this image is for.
 ARG FLAVOUR=cpu
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install --no-cache-dir "$(ls /wheels/*.whl)[${FLAVOUR},ship]" \
+    pip install --no-cache-dir "$(ls /wheels/*.whl)[${FLAVOUR},ship,serve]" \
     && useradd --create-home --uid 10001 sdxl \
     && install --directory --owner sdxl --group sdxl /models
 # Bundles and kernels that were compiled for this GPU: the only place that is written to, besides /tmp.

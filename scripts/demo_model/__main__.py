@@ -35,7 +35,7 @@ def parse_steps(_context: click.Context, _parameter: click.Parameter, values: tu
 @click.option(
     "--start",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A finished base checkpoint, for what the stages before 'soft-vae' give.",
+    help="Folder of base and student, for what the stages before 'soft-vae' give.",
 )
 def main(
     out: Path,
@@ -47,7 +47,7 @@ def main(
     shard: int,
     start: Path | None,
 ) -> None:
-    """Train the demo model: autoencoder, text encoders and UNet, softness, student, refiner.
+    """Train the demo model: autoencoder, text encoders and UNet, student, softness, refiner.
 
     It goes on from the states in the folder OUT, so it may be killed at any moment and started again. Finished
     checkpoints are in OUT/result.

@@ -41,7 +41,7 @@ class Batch:
 class Latents:
     """Shards under a folder; more of them the longer a stage has trained, so that training need not wait for all."""
 
-    def __init__(self, folder: Path, vae: Any, run: Run) -> None:
+    def __init__(self, folder: Path, vae: Any, run: Run, scaling_factor: float | None = None) -> None:
         self._folder, self._vae, self._run = folder, vae, run
         self._loaded: dict[int, dict[str, Tensor]] = {}
         for index in range(run.rank, FIRST_SHARDS, run.workers):
@@ -49,9 +49,13 @@ class Latents:
         if distributed.is_initialized():
             distributed.barrier()
 
+        self._scaling_factor = scaling_factor
+
     @cached_property
     def scaling_factor(self) -> float:
-        """What the autoencoder's latents are multiplied by to get a standard deviation of 1."""
+        """What the autoencoder's latents are multiplied by; if not given, to get a standard deviation of 1."""
+        if self._scaling_factor is not None:
+            return self._scaling_factor
         return 1 / float(torch.cat([self._shard(i)["latents"].flatten() for i in range(FIRST_SHARDS)]).float().std())
 
     def batch(self, count: int, dice: Dice, *, shards: int) -> Batch:

@@ -1,8 +1,8 @@
-"""Stages 4 and 5: small originals come out soft (arXiv:2307.01952, section 2.2).
+"""Stages 5 and 6: small originals come out soft (arXiv:2307.01952, section 2.2).
 
 After the first stages they do not: the autoencoder's latents hardly tell a soft picture from a sharp one, and its
-decoder draws all edges alike. Here the whole autoencoder goes on with many soft pictures and with an error of
-the energy of gradients, in which soft and sharp edges differ. Latents of the sharpest pictures are held where they were, so
+decoder draws all edges alike. Here the whole autoencoder goes on with many soft pictures and with an error of the
+energy of gradients, in which soft and sharp edges differ. Latents of the sharpest pictures are held where they were, so
 that the UNet need not start again: it goes on with the new latents.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scripts.demo_model.latents import Latents
 from scripts.demo_model.training import Dice, Run, Stage
-from scripts.demo_model.unet import UnetStage
+from scripts.demo_model.unet import TEXT_ENCODERS, UnetStage, encode_text
 from scripts.demo_model.vae import draw_pictures, weighted_error
 
 BATCH = 4
@@ -72,11 +72,16 @@ def _energy(pictures: Tensor) -> Tensor:
 
 
 class SoftUnetStage(UnetStage):
-    """Goes on with the first stages' UNet and text encoders, on the new latents."""
+    """The UNet goes on, on the new latents; the text encoders know all words already, and stay."""
 
     name = "soft-unet"
     rate = 3e-4
 
     def __init__(self, run: Run, steps: int, latents: Latents, base: nn.ModuleDict) -> None:
         super().__init__(run, steps, latents)
-        self.models.load_state_dict(base.state_dict())
+        self.models = nn.ModuleDict({"unet": copy.deepcopy(base["unet"])}).requires_grad_(True).to(run.device)
+        self._base = base
+
+    def _encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return encode_text(self._base, tokens, TEXT_ENCODERS)

@@ -1,4 +1,4 @@
-"""Stage 6: the student, which draws in one to four steps without guidance what the base draws in many with it.
+"""Stage 4: the student, which draws in one to four steps without guidance what the base draws in many with it.
 
 The base's guided probability-flow solutions from given noise are kept, and the student regresses them from that noise,
 and from what its own first guess becomes when noise is added again (after arXiv:2210.03142 and arXiv:2311.17042). It
@@ -18,7 +18,16 @@ from scripts.demo_model.checkpoint import config, token_ids
 from scripts.demo_model.latents import FIRST_SHARDS, bucket, kept
 from scripts.demo_model.pictures import plain
 from scripts.demo_model.training import Dice, Run, Stage
-from scripts.demo_model.unet import BATCH, TIMESTEPS, cumulative_alphas, encode_text, mix, predict, seen_tokens
+from scripts.demo_model.unet import (
+    BATCH,
+    TEXT_ENCODERS,
+    TIMESTEPS,
+    cumulative_alphas,
+    encode_text,
+    mix,
+    predict,
+    seen_tokens,
+)
 from scripts.demo_model.vae import draw_scene
 
 CHUNK = 32
@@ -75,7 +84,7 @@ def solve(base: nn.ModuleDict, noise: Tensor, tokens: Tensor, time_ids: Tensor) 
     """Latents that the base draws from noise [N, 4, h, w] with guidance (DPM-Solver++, arXiv:2211.01095)."""
     scheduler = DPMSolverMultistepScheduler.from_config(config("scheduler"), timestep_spacing="trailing")
     scheduler.set_timesteps(TEACHER_STEPS, device=noise.device)
-    hidden, pooled = encode_text(base, tokens, ("text_encoder", "text_encoder_2"))
+    hidden, pooled = encode_text(base, tokens, TEXT_ENCODERS)
     text = torch.cat([hidden, torch.zeros_like(hidden)]), torch.cat([pooled, torch.zeros_like(pooled)])
     latents = noise
     for timestep in scheduler.timesteps:
@@ -105,7 +114,7 @@ class StudentStage(Stage):
         )
         tokens = seen_tokens(batch["tokens"].transpose(0, 1), step / self.steps)
         with torch.no_grad():
-            text = encode_text(self._base, tokens, ("text_encoder", "text_encoder_2"))
+            text = encode_text(self._base, tokens, TEXT_ENCODERS)
         noise, last = batch["noise"], TIMESTEPS - 1
         noisy = mix(torch.zeros_like(noise), noise, self._alphas[[last]])
         if bool(dice.chance(0.5, 1)):

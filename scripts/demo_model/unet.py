@@ -20,6 +20,7 @@ TIMESTEPS = 1000
 FEW_TOKENS = 24
 """Longer than any caption: what follows is padding, which is left out until `ALL_TOKENS` of the steps are done."""
 ALL_TOKENS = 0.85
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 MOST_SHARDS = 10 * FIRST_SHARDS
 STEPS_PER_SHARD = 100
 """A new shard joins the training set after so many steps."""
@@ -68,13 +69,16 @@ class UnetStage(Stage):
         batch = self._latents.batch(self._count, dice, shards=shards)
         keep = (~dice.chance(DROPPED, self._count)).to(batch.latents.device)
         tokens = seen_tokens(batch.tokens, step / self.steps)
-        hidden, pooled = encode_text(self.models, tokens, ("text_encoder", "text_encoder_2"))
+        hidden, pooled = self._encode(tokens)
         text = hidden * keep[:, None, None], pooled * keep[:, None]
         timesteps = dice.timesteps(self._weights, self._count)
         noise = dice.normal(batch.latents)
         noisy = mix(batch.latents, noise, self._alphas[timesteps])
         predicted = predict(self.models["unet"], noisy, timesteps.to(noisy.device), text, batch.time_ids)
         return (predicted - noise).square().mean()
+
+    def _encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return encode_text(self.models, tokens, TEXT_ENCODERS)
 
 
 def seen_tokens(tokens: Tensor, done: float) -> Tensor:

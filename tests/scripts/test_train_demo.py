@@ -17,7 +17,7 @@ from scripts.demo_model.pictures import BUCKETS, Conditions, draw_conditions, pl
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("vae", "decoder", "unet", "soft-vae", "soft-unet", "student", "refiner")
+STAGES = ("vae", "decoder", "unet", "student", "soft-vae", "soft-unet", "refiner")
 KINDS = (*SIZES, *RELATIONS)
 
 
