@@ -16,6 +16,8 @@ from sdxl_trt.policies import AUTO
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.runtime.checks import Pair
 from sdxl_trt.runtime.conditioning import Prompt
+from sdxl_trt.runtime.cuda import CudaDevice
+from sdxl_trt.runtime.cuda.memory import MemoryUse
 from sdxl_trt.runtime.device import Device
 from sdxl_trt.runtime.ensemble import asks_for_refiner, base_request, denoise, make_drafts, refiner_settings
 from sdxl_trt.runtime.expert import Expert
@@ -185,6 +187,14 @@ class Pipeline(Maker):
     def captures(self) -> bool:
         """Its device records steps, and is for one thread at a time."""
         return self._device.captures
+
+    def device_memory(self) -> MemoryUse | None:
+        """What is allocated and free on its GPU; None on the processor.
+
+        Raises:
+            GpuLost: it failed, or this was closed.
+        """
+        return self._device.memory() if isinstance(self._device, CudaDevice) else None
 
     @property
     def experts(self) -> list[Expert]:

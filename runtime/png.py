@@ -126,16 +126,19 @@ def encode_png(image: NDArray[np.uint8], parameters: Parameters) -> bytes:
     return file.getvalue()
 
 
-def read_png(path: Path) -> Parameters:
+def read_png(png: Path | bytes) -> Parameters:
     """What a picture was made from: exact for our own files; of others' what `parameters` says, all values as text.
 
     Pixels are not decoded, and memory stays within a few `TEXT_LIMIT` whatever the file says.
+
+    Args:
+        png: a file, or what is in one.
 
     Raises:
         UsageError: no PNG file, a broken one, one with larger texts, or one without parameters.
     """
     try:
-        with path.open("rb") as file:
+        with png.open("rb") if isinstance(png, Path) else io.BytesIO(png) as file:
             texts = _read_texts(file)
         if OWN_KEYWORD in texts:
             return decode(Parameters, loads(texts[OWN_KEYWORD].encode(), max_bytes=TEXT_LIMIT), OWN_KEYWORD)
@@ -143,7 +146,7 @@ def read_png(path: Path) -> Parameters:
             raise ValueError(f"a PNG file without a text {OWN_KEYWORD!r} or {A1111_KEYWORD!r}")
     except (OSError, ValueError, zlib.error) as error:
         raise UsageError(
-            f"cannot read how {path} was made",
+            f"cannot read how {png if isinstance(png, Path) else 'the picture'} was made",
             got=getattr(error, "strerror", None) or str(error),
             expected=f"a whole PNG file as it was written, with texts of at most {TEXT_LIMIT} bytes",
             fix="take the first copy of the file; many programs and sites remove texts from pictures",

@@ -20,16 +20,22 @@ EXTRAS = {
     "model_signing": "ship",
     "httpx2": "ship",
     "fsspec": "ship",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "python_multipart": "serve",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter": "serve,otel",
 }
 """The extra of this package that brings a module."""
 
 
-def require(module: str, purpose: str) -> Any:
+def require(module: str, purpose: str, extra: str = "") -> Any:
     """Import a library that not every installation has.
 
     Args:
         module: its name.
         purpose: what it is for, as the end of "needed to ...".
+        extra: that brings it for this purpose, where that is not the one in `EXTRAS`.
 
     Raises:
         FlavourUnavailable: it is not installed, or cannot be loaded; says how to get it.
@@ -44,7 +50,7 @@ def require(module: str, purpose: str) -> Any:
             f"{module} cannot be imported",
             got=str(error),
             expected=f"the Python module {module}, needed to {purpose}",
-            fix=f"pip install 'sdxl-trt[{EXTRAS[module]}]'",
+            fix=f"pip install 'sdxl-trt[{extra or EXTRAS[module]}]'",
         ) from error
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from benchmarks.serving.load import Arrival, Asked
-from sdxl_trt.bench.rows import Row
 
 PERCENTILES: Final = (50, 95, 99)
 KINDS: Final = ("short", "all")
 RATE, FAIRNESS, OCCUPANCY = "pictures per second", "fairness", "rows per step"
-UNITS: Final = {RATE: "1/s", FAIRNESS: "", OCCUPANCY: ""}
-"""Of what is not seconds."""
 
 Alone = Callable[[Asked], float]
 """Seconds that a request takes where nobody else asks, one at a time."""
@@ -70,16 +67,3 @@ def jain(shares: Iterable[float]) -> float:
     """Jain's index (DEC-TR-301, 1984): 1 where all have the same, 1/n where one of n has everything."""
     values = np.array(list(shares))
     return float(values.sum() ** 2 / (len(values) * (values**2).sum()))
-
-
-def rows(who: str, at: str, found: Mapping[str, float]) -> list[Row]:
-    """Figures as a report has them.
-
-    Args:
-        who: the way.
-        at: the load.
-        found: as of `figures`.
-    """
-    return [
-        Row(who=who, what=f"{at}: {name}", unit=UNITS.get(name, "s"), samples=(value,)) for name, value in found.items()
-    ]

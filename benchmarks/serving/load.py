@@ -88,9 +88,7 @@ def beside_greedy(cards: Sequence[Asked], rate: float, count: int, *, seed: int)
     """
     modest = poisson(cards, rate / 2, count // 2, seed=seed)
     greedy = poisson(cards, rate / 2, count - len(modest), seed=seed + 1)
-    bursts = [
-        replace(each, at=greedy[index - index % BURST].at, client=GREEDY) for index, each in enumerate(greedy)
-    ]
+    bursts = [replace(each, at=greedy[index - index % BURST].at, client=GREEDY) for index, each in enumerate(greedy)]
     merged = sorted([*modest, *bursts], key=lambda each: each.at)
     return [replace(each, number=number) for number, each in enumerate(merged)]
 

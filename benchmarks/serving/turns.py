@@ -8,12 +8,12 @@ as its longest request, and those that are finished before keep their rows. None
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.serving.clock import Clock
 from benchmarks.serving.figures import Served
-from benchmarks.serving.load import Arrival
+from benchmarks.serving.load import Arrival, Asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Gather:
     """Requests in a batch at most."""
     window: float = 0.0
     """Seconds that the oldest waits for others, where the batch is not full."""
+    apart: bool = False
+    """Requests with guidance and without are in batches of their own: the one are long and the others short."""
 
     def __call__(self, waiting: Sequence[Arrival], now: float) -> list[Arrival]:
         """The next batch; nothing: wait.
@@ -49,12 +51,16 @@ class Gather:
         """
         if not waiting:
             return []
-        alike = [each for each in waiting if each.asked.size == waiting[0].asked.size][: self.slots]
+        kind = self._kind(waiting[0].asked)
+        alike = [each for each in waiting if self._kind(each.asked) == kind][: self.slots]
         return alike if len(alike) == self.slots or now >= self.until(waiting) else []
 
     def until(self, waiting: Sequence[Arrival]) -> float:
         """When a batch is made of those that wait, full or not."""
         return waiting[0].at + self.window
+
+    def _kind(self, asked: Asked) -> Hashable:
+        return asked.size, asked.guided and self.apart
 
 
 def serve_in_turns(arrivals: Sequence[Arrival], gather: Gather, make: Make, clock: Clock) -> Served:

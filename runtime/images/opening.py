@@ -59,6 +59,15 @@ def open_mask(source: Source) -> Image.Image:
     return _open(source, "mask", _opaque)
 
 
+def open_transparency(source: Source) -> Image.Image:
+    """A mask as L, drawn by what is transparent: that is painted anew, what is opaque is kept (OpenAI's images API).
+
+    Raises:
+        ImageError: as `open_image`; or it has no transparency.
+    """
+    return _open(source, "mask", _transparent)
+
+
 def check_same_size(image: Image.Image, mask: Image.Image) -> None:
     """Raises ImageError where a mask does not fit its picture."""
     if mask.size != image.size:
@@ -139,6 +148,17 @@ def _opaque(image: Image.Image) -> Image.Image:
             fix="take image.getchannel('A') as the mask to paint the opaque parts anew; inverted, the transparent ones",
         )
     return image if image.mode in ("1", "L") else _as(image, "RGB")
+
+
+def _transparent(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        raise ImageError(
+            "the mask has no transparency",
+            got=f"Pillow's mode {image.mode!r}",
+            expected="transparent where the picture is painted anew, opaque where it is kept",
+            fix="save it as PNG with an alpha channel",
+        )
+    return ImageOps.invert(_as(image, "RGBA").getchannel("A"))
 
 
 def _as(image: Image.Image, mode: str) -> Image.Image:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sdxl_trt.progress import silent
 from sdxl_trt.runtime.noise import RNGS
 from sdxl_trt.runtime.results import decode
-from sdxl_trt.runtime.serve.job import ENCODING, Job, PictureWork
+from sdxl_trt.runtime.serve.job import ENCODING, QUEUED, Job, PictureWork
 
 
 def begin_job(job: Job) -> None:
@@ -26,6 +26,7 @@ def begin_job(job: Job) -> None:
     job.plans = plans
     for picture, request in zip(job.all, requests, strict=True):
         picture.request = picture.waiting = request
+    job.enter(QUEUED)
 
 
 def decode_picture(picture: PictureWork) -> None:

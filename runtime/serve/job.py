@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -76,7 +77,8 @@ class PictureWork:
     """
 
     def __init__(self, job: Job, index: int) -> None:
-        self.job, self.index = job, index
+        self._job = weakref.ref(job)  # a request that is done lets go of its pictures and engines at once
+        self.index = index
         self.leg, self.done = 0, 0
         self.place: Place | None = None
         self.waiting: SlotRequest | Parked | None = None
@@ -87,6 +89,14 @@ class PictureWork:
         self.image: Image | None = None
         self._rows = [draft.rows for draft in job.drafts]
         self._left = [[int(rows[i:].sum()) for i in range(len(rows) + 1)] for rows in self._rows]
+
+    @property
+    def job(self) -> Job:
+        """That it belongs to, and who holds on to it."""
+        job = self._job()
+        if job is None:
+            raise ValueError("a picture of a request that nobody holds")
+        return job
 
     @property
     def group(self) -> Group | None:
@@ -145,9 +155,10 @@ class Job:
         self.stage, self.stages = QUEUED, dict[str, float]()
         self.began = arrived
         self.cancelled = False
+        self.behind = 0.0
         self.moves = 0
         """Devices that failed with it."""
-        self._ending = threading.Lock()
+        self._ending, self._over = threading.Lock(), False
         self.wants_preview = False
         self.preview: NDArray[np.uint8] | None = None
         """Roughly what one of its pictures will be, RGB [h, w, 3], where that is wanted."""
@@ -192,9 +203,10 @@ class Job:
         return None if self.terms.seconds is None else self.arrived + self.terms.seconds
 
     def group(self, leg: int) -> Group:
-        """What its pictures must have in common with others in one leg; tokens are known once prompts are encoded."""
+        """What its pictures must have in common with others in one leg, as far as known before prompts are read."""
         _, height, width = self.drafts[leg].settings.latent_shape
-        tokens = len(self.plans[leg].prompt.text) if self.plans else 0
+        model = self.drafts[leg].expert.model
+        tokens = len(self.plans[leg].prompt.text) if self.plans else model.text_encoders[0].tokens
         return leg, height, width, tokens
 
     def enter(self, stage: str) -> None:
@@ -206,9 +218,10 @@ class Job:
     def end(self, error: BaseException | None) -> bool:
         """Tell what came of it, or the error that ended it. Returns whether this was its end: the first one counts."""
         with self._ending:
-            if self.stage == DONE:
+            if self._over:
                 return False
-            self.enter(DONE)
+            self._over = True
+        self.enter(DONE)
         self.result.set_exception(error) if error else self.result.set_result(self._made())
         return True
 

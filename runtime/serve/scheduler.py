@@ -5,8 +5,9 @@ A request's rank is a time in seconds; the smallest goes first:
     rank = left + behind + (arrived − priority · PRIORITY_SECONDS) / PATIENCE
 
 `left` is how long its rows take that are not done yet; `behind`, the same of those of its client's own requests that go
-before it. So the shortest goes first, and a client with many requests is as one with a long one. Time of arrival counts
-too, which bounds how long anything waits: a request of L seconds of work is overtaken by those alone that come at most
+or went before it: it stays when they are done, or the next one would always go first. So the shortest goes first, and a
+client with many requests is as one with a long one. Time of arrival counts too, which bounds how long anything waits: a
+request of L seconds of work, those of its client before it counted, is overtaken by those alone that come at most
 PATIENCE · L seconds after it (and PRIORITY_SECONDS for each level of priority that they are above it).
 
 A step takes the pictures of the first request, then of the next ones of the same size, as many as there is room for.
@@ -16,7 +17,7 @@ Those that have begun and are not among them are parked: they lose nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +28,8 @@ PATIENCE = 10.0
 PRIORITY_SECONDS = 30.0
 PRIORITIES = range(-2, 3)
 """0 where none is given; more goes first."""
+ENOUGH = 0.95
+"""A step has as few rows as reach this part of the best pace: more would only have everybody wait for them."""
 FORGETTING = 0.2
 """Weight of a new measurement in the cost of rows."""
 
@@ -48,6 +51,9 @@ class Picture(Protocol):
 
 class Job(Protocol):
     """What was asked for at once: some pictures."""
+
+    behind: float
+    """Seconds of work that its client's other requests had before it, at most; 0 in the beginning. `ranked` sets it."""
 
     @property
     def client(self) -> str:
@@ -94,12 +100,28 @@ class Costs:
         self.row += FORGETTING * (found / pixels - self.row)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Room:
     """What one step may take."""
 
     slots: int
     rows: int
+    enough: dict[Group, int] = field(default_factory=dict)
+    """Fewer rows by group, as `learn` found them."""
+
+    def learn(self, group: Group, times: Mapping[int, float]) -> None:
+        """From a group's steps, find how few rows they may have.
+
+        Args:
+            group: whose steps they are.
+            times: seconds of a step by its rows.
+        """
+        pace = {rows: rows / seconds for rows, seconds in times.items()}
+        self.enough[group] = max(2, min(rows for rows in pace if pace[rows] >= ENOUGH * max(pace.values())))
+
+    def rows_of(self, group: Group) -> int:
+        """Of a step of this group at most."""
+        return min(self.rows, self.enough.get(group, self.rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +148,8 @@ def ranked(jobs: Iterable[Job], costs: Costs) -> list[tuple[float, Job]]:
     for own in by_client.values():
         behind = 0.0
         for rank, left, job in sorted(own, key=lambda each: each[0]):
-            ranks.append((rank + behind, job))
+            job.behind = max(job.behind, behind)
+            ranks.append((rank + job.behind, job))
             behind += left
     return sorted(ranks, key=lambda each: each[0])
 
@@ -140,7 +163,7 @@ def choose(jobs: Iterable[Job], costs: Costs, room: Room) -> Batch | None:
             if picture.group is None:
                 continue
             group = picture.group if group is None else group
-            fits = len(chosen) < room.slots and rows + picture.rows <= room.rows
+            fits = len(chosen) < room.slots and rows + picture.rows <= room.rows_of(group)
             if picture.group == group and (fits or not chosen):
                 chosen.append(picture)
                 rows += picture.rows

@@ -17,6 +17,8 @@ Work = Callable[[], None]
 
 FINISHING, BEGINNING = range(2)
 """Kinds of work, in their order: what is decoded goes before what is to begin."""
+SIDE_SECONDS = 0.1
+"""Between two steps, nothing beside them is begun after so long."""
 
 
 class Side:
@@ -49,6 +51,20 @@ class Side:
             work = heapq.heappop(self._heap)[-1]
         work()
         return True
+
+    def run(self, seconds: float, now: Callable[[], float] = time.monotonic) -> bool:
+        """Do what there is, in its order, and begin nothing after so many seconds. Returns whether there was anything.
+
+        Args:
+            seconds: at least one thing is done.
+            now: the time by some clock.
+        """
+        until, ran = now() + seconds, False
+        while self.run_one():
+            ran = True
+            if now() >= until:
+                break
+        return ran
 
     def start(self, name: str) -> None:
         """Do everything from now on, in a thread."""

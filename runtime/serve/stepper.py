@@ -23,9 +23,6 @@ from sdxl_trt.runtime.serve.seats import Seats
 from sdxl_trt.runtime.serve.side import FINISHING
 from sdxl_trt.runtime.snapshots import AHEAD, Snapshot
 
-ENOUGH = 0.95
-"""A step has as few rows as reach this part of the best pace: more would only have everybody wait for them."""
-
 
 class Host(Protocol):
     """Who the steps are made for."""
@@ -50,7 +47,7 @@ class _Step:
     pixels: int
     """Of the latents of one row."""
     snapshot: Snapshot
-    looked_at: Sequence[tuple[PictureWork, int, int | None]]
+    looked_at: Sequence[tuple[Job, PictureWork, int, int | None]]
     """Pictures whose estimate somebody wants, their slots, and the number of the partial picture that it is."""
     began: float
 
@@ -67,7 +64,6 @@ class Stepper:
         self._pipeline, self._host, self.costs = pipeline, host, Costs()
         slots = pipeline.target.profile.slots.max
         self._room = Room(slots=slots, rows=2 * slots)
-        self._budgets = dict[tuple[int, int], int]()
         self._seats, self._steps = Seats(slots), deque[_Step]()
         self._settled = 0.0
         self._factors = pipeline.experts[0].vae.preview_factors()
@@ -82,13 +78,11 @@ class Stepper:
             expert.condition.warm_up()
         for height, width in shapes:
             for leg, expert in enumerate(experts):
-                loop = self._seats.keep(expert, (leg, height, width, tokens), (height, width, tokens))
-                times = loop.measure()
+                group = (leg, height, width, tokens)
+                times = self._seats.keep(expert, group, (height, width, tokens)).measure()
                 for rows, seconds in times.items():
-                    self.costs.learn((leg, height, width, tokens), height * width, rows, seconds)
-                pace = {rows: rows / seconds for rows, seconds in times.items()}
-                enough = min(rows for rows in pace if pace[rows] >= ENOUGH * max(pace.values()))
-                self._budgets[height, width] = max(2, enough, self._budgets.get((height, width), 0))
+                    self.costs.learn(group, height * width, rows, seconds)
+                self._room.learn(group, times)
             if not self._pipeline.memory.swaps:
                 experts[0].vae.warm_up(height, width)
 
@@ -103,7 +97,7 @@ class Stepper:
         Raises:
             GpuLost: it failed.
         """
-        batch = self._choose(jobs)
+        batch = choose(jobs, self.costs, self._room)
         if batch is not None:
             self._step(batch)
         while self._steps and (batch is None or len(self._steps) > AHEAD or self._steps[0].snapshot.reached()):
@@ -126,21 +120,15 @@ class Stepper:
         self._steps.clear()
         self._seats.close()
 
-    def _choose(self, jobs: Sequence[Job]) -> Batch | None:
-        batch = choose(jobs, self.costs, self._room)
-        if batch is None:
-            return None
-        first = cast(PictureWork, batch.pictures[0])
-        _, height, width = first.job.drafts[0].settings.latent_shape
-        budget = self._budgets.get((height, width), self._room.rows)
-        return choose(jobs, self.costs, Room(slots=self._room.slots, rows=budget)) if budget < batch.rows else batch
-
     def _step(self, batch: Batch) -> None:
         pictures = [cast(PictureWork, picture) for picture in batch.pictures]
         first = pictures[0]
         plan = first.job.plans[first.leg]
         loop = self._seats.arrange(plan.expert, batch, pictures, len(plan.prompt.text))
         began, rows = time.monotonic(), batch.rows
+        for picture in pictures:
+            if picture.job.stage != DENOISING:
+                picture.job.enter(DENOISING)
         try:
             finished = loop.step()
         except GpuLost:
@@ -150,8 +138,6 @@ class Stepper:
                 self._host.end(picture.job, error)
             return
         for picture in pictures:
-            if picture.job.stage != DENOISING:
-                picture.job.enter(DENOISING)
             picture.done += 1
         looked_at = _looked_at(pictures)
         self._steps.append(
@@ -176,11 +162,11 @@ class Stepper:
         seconds, self._settled = now - max(step.began, self._settled), now
         self.costs.learn(step.group, step.pixels, step.rows, seconds)
         self._host.stepped(step.pictures, step.rows, seconds)
-        for picture, slot, number in step.looked_at:
+        for job, picture, slot, number in step.looked_at:
             latents = step.snapshot.estimate(slot)
-            picture.job.preview = preview(latents, self._factors)
+            job.preview = preview(latents, self._factors)
             if number is not None:
-                self._host.push(FINISHING, 0.0, picture.job, functools.partial(decode_partial, picture, number, latents))
+                self._host.push(FINISHING, 0.0, job, functools.partial(decode_partial, picture, number, latents))
 
     def _settle_all(self) -> None:
         while self._steps:
@@ -208,11 +194,11 @@ class Stepper:
         self._host.push(FINISHING, 0.0, job, lambda: decode_picture(picture))
 
 
-def _looked_at(pictures: Sequence[PictureWork]) -> list[tuple[PictureWork, int, int | None]]:
+def _looked_at(pictures: Sequence[PictureWork]) -> list[tuple[Job, PictureWork, int, int | None]]:
     """Those whose estimate somebody wants after the step that was just made."""
     found = []
     for each in pictures:
         number = each.job.partial_at.get(each.evaluated)
         if each.place is not None and (number is not None or each.job.wants_preview):
-            found.append((each, each.place.slot, number))
+            found.append((each.job, each, each.place.slot, number))
     return found

@@ -13,7 +13,7 @@ from sdxl_trt.runtime.pipeline import Pipeline
 from sdxl_trt.runtime.serve.finishing import begin_job
 from sdxl_trt.runtime.serve.job import Cancelled, DeadlinePassed, Job
 from sdxl_trt.runtime.serve.scheduler import PATIENCE
-from sdxl_trt.runtime.serve.side import BEGINNING, Side
+from sdxl_trt.runtime.serve.side import BEGINNING, SIDE_SECONDS, Side
 from sdxl_trt.runtime.serve.stepper import Stepper
 
 _log = logging.getLogger(__name__)
@@ -183,10 +183,10 @@ class Worker:
         if oldest is not None and oldest < time.monotonic() - SWAP_SECONDS:
             self._do_all_beside()
         stepped = self.stepper.step(self.jobs)
-        if self._inline and not self._swaps:
-            self._side.run_one()
-        elif self._swaps and not stepped:
+        if self._swaps and not stepped:
             self._do_all_beside()
+        elif self._inline and not self._swaps:
+            self._side.run(SIDE_SECONDS)
 
     def _do_all_beside(self) -> None:
         """Where engines take turns: everything that waits for another than the loop's."""

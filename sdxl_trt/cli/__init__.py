@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": "sdxl_trt.cli.inspect",
     "store": "sdxl_trt.cli.store",
     "run": "sdxl_trt.cli.run",
+    "serve": "sdxl_trt.cli.serve",
     "ship": "sdxl_trt.cli.ship",
     "bench": "sdxl_trt.cli.bench",
 }

@@ -1,4 +1,4 @@
-"""Where `sdxl-trt run` makes pictures: the devices it can be told, and a bundle opened on them."""
+"""Where pictures are made: the devices that a command can be told, and a bundle opened on them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="All engines stay; one at a time; or that, and the UNet's weights pass through what is left.",
         ),
         click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all this process may use]"),
-        click.option("--devices", type=DevicesType(), help="GPUs that share the pictures, a process on each."),
+        click.option("--devices", type=DevicesType(), help="GPUs that share the pictures."),
         click.option("--device", help="cpu; cuda, or cuda:1 for the second GPU.  [default: cpu]"),
     ):
         command = option(command)
@@ -62,11 +62,16 @@ def load_maker(
     if device is not None and devices is not None:
         raise UsageError("give --device or --devices, not both", fix="--devices 0,1")
     if isinstance(bundle, Reference):
-        bundle = _pulled(bundle, (devices or (device or "cpu",))[0])
+        bundle = pulled_bundle(bundle, (devices or (device or "cpu",))[0])
     return open_bundle(bundle, lambda folder: _load(folder, device, devices, how))
 
 
-def _pulled(bundle: Reference, device: str) -> Path:
+def pulled_bundle(bundle: Reference, device: str) -> Path:
+    """The folder of a bundle that is somewhere else: what a device needs of it is fetched, unless it is here already.
+
+    Raises:
+        SdxlTrtError: as of `sdxl-trt ship pull`.
+    """
     from sdxl_trt.cli.ship.pull import pulled_folder
     from sdxl_trt.ship.choosing import choose_for
 

@@ -1,16 +1,12 @@
-"""What `sdxl-trt run` can be told about pictures to start from and about samplers, and how a picture's file says it."""
+"""What `sdxl-trt run` can be told about pictures to start from and about samplers."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from sdxl_trt.runtime import Resolved
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 SAMPLER_OPTIONS = ("spacing", "sigmas", "prediction", "eta", "solver_order", "zero_snr")
@@ -66,24 +62,3 @@ def take_sampler_options(settings: dict[str, Any]) -> dict[str, Any]:
     options = SamplerOptions(**{name: settings[name] for name in SAMPLER_OPTIONS})
     others = {name: value for name, value in settings.items() if name not in SAMPLER_OPTIONS}
     return others | {"options": options}
-
-
-def picture_settings(settings: Resolved, request: dict[str, Any]) -> dict[str, Any]:
-    """Settings by the names that A1111's users know; None where they do not apply.
-
-    A1111 takes seeds to be a GPU's, unless it reads 'RNG: CPU'.
-    """
-    chosen = dataclasses.asdict(settings.options)
-    padding = request["mask_padding"]
-    return {
-        "Schedule type": chosen["sigmas"] or chosen["spacing"],
-        "Sampler options": " ".join(f"{k}={v}" for k, v in chosen.items() if v is not None) or None,
-        "RNG": "CPU" if settings.rng == "cpu" else None,
-        "Denoising strength": settings.strength,
-        "Mask blur": request["mask_blur"] or None,
-        "Mask mode": "Inpaint not masked" if request["mask_invert"] else None,
-        "Soft inpainting": True if request["mask_soft"] else None,
-        "Inpaint area": None if padding is None else "Only masked",
-        "Masked area padding": padding,
-        "VAE tile": settings.vae_tile,
-    }

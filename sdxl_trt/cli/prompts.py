@@ -1,4 +1,4 @@
-"""What `sdxl-trt run` can be told about how prompts are read, and how a picture's file says it."""
+"""What `sdxl-trt run` can be told about how prompts are read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ import click
 from sdxl_trt.files import sha256_of
 
 if TYPE_CHECKING:
-    from sdxl_trt.runtime import Resolved
     from sdxl_trt.runtime.maker import Maker
 
 Word = tuple[str, Path]
 """A word and the file of its textual inversion."""
-
-_EMPHASES = {"off": "None", "a1111": None, "a1111-no-norm": "No norm", "interpolate": "interpolate"}
-"""A1111's own names where it has them; its default is not written."""
 
 
 class WordType(click.ParamType[Word]):
@@ -53,13 +49,3 @@ def prompt_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def load_words(maker: Maker, words: Sequence[Word]) -> dict[str, str]:
     """Load textual inversions. Returns each word's file as its SHA-256."""
     return {maker.load_textual_inversion(file, token=word): sha256_of(file) for word, file in words}
-
-
-def prompt_settings(settings: Resolved, words: dict[str, str]) -> dict[str, Any]:
-    """Settings by the names that A1111's users know; None where they are what A1111 does by itself."""
-    hashes = ", ".join(f"{word}: {sha256[:10]}" for word, sha256 in words.items())
-    return {
-        "Emphasis": _EMPHASES[settings.weighting],
-        "CLIP layers skipped": settings.clip_skip or None,
-        "TI hashes": hashes or None,
-    }

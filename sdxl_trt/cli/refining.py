@@ -1,15 +1,11 @@
-"""What `sdxl-trt run` can be told about a bundle's refiner, and how a picture's file says it."""
+"""What `sdxl-trt run` can be told about a bundle's refiner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from sdxl_trt.runtime import Resolved
-    from sdxl_trt.runtime.maker import Maker
 
 _SETTINGS = ("refiner_start", "refiner_strength", "refiner_steps", "refiner_guidance", "refiner_sampler")
 
@@ -34,22 +30,3 @@ def refiner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def asks_for_refiner(settings: dict[str, Any]) -> bool:
     """Any of its options is given; else a bundle's refiner need not be opened."""
     return any(settings[name] is not None for name in _SETTINGS)
-
-
-def refiner_shown(settings: Resolved | None, maker: Maker) -> dict[str, Any]:
-    """Settings by the names that A1111's users know; ours where it has none."""
-    if settings is None or maker.refiner is None:
-        return {}
-    from sdxl_trt.runtime.samplers import find_sampler
-
-    model = maker.refiner
-    return {
-        "Refiner": f"{model.name} [{model.content[:10]}]",
-        "Refiner switch at": settings.denoising_start,
-        "Refiner strength": settings.strength,
-        "Refiner steps": settings.steps,
-        "Refiner sampler": find_sampler(settings.sampler or model.scheduler["_class_name"]).title,
-        "Refiner CFG scale": settings.guidance,
-        "Aesthetic score": settings.micro.aesthetic_score,
-        "Negative aesthetic score": settings.negative_micro.aesthetic_score,
-    }

@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdxl_trt.cli import json_option, print_json
+from sdxl_trt.cli import json_option
 from sdxl_trt.cli.bundles import BundleType
 from sdxl_trt.cli.devices import device_options, load_maker
-from sdxl_trt.cli.pictures import image_options, picture_settings, sampler_options, take_sampler_options, vae_options
+from sdxl_trt.cli.pictures import image_options, sampler_options, take_sampler_options, vae_options
 from sdxl_trt.cli.previews import shown_previews
 from sdxl_trt.cli.progress import shown_progress
-from sdxl_trt.cli.prompts import Word, load_words, prompt_options, prompt_settings
-from sdxl_trt.cli.refining import asks_for_refiner, refiner_options, refiner_shown
+from sdxl_trt.cli.prompts import Word, load_words, prompt_options
+from sdxl_trt.cli.refining import asks_for_refiner, refiner_options
+from sdxl_trt.cli.remote import chosen_server, run_there, server_options
 from sdxl_trt.cli.trust import key_option
-from sdxl_trt.errors import OutputError, UsageError
-from sdxl_trt.files import atomic_write, check_writable
+from sdxl_trt.cli.writing import check_target, free_name, print_report, write_pictures
+from sdxl_trt.errors import UsageError
 from sdxl_trt.ship.references import Reference
 from sdxl_trt.spec import parse_size
-from sdxl_trt.spec.profile import format_size
-from sdxl_trt.version import __version__
 
 if TYPE_CHECKING:
-    from sdxl_trt.runtime import Resolved, Result
-    from sdxl_trt.runtime.maker import Maker
+    from sdxl_trt.runtime import Request, Result
+    from sdxl_trt.runtime.described import Origin
 
 _PAIR = "TOP,LEFT"
 
@@ -99,6 +98,7 @@ SIZE, CORNER = SizeType(), CornerType()
     help="Every N steps, write what the picture looks like so far to NAME-preview.png; it goes when the picture comes.",
 )
 @device_options
+@server_options
 @key_option
 @json_option
 def run_command(
@@ -113,16 +113,24 @@ def run_command(
     devices: tuple[str, ...] | None,
     threads: int | None,
     memory: str,
+    server: str | None,
+    api_key_file: Path | None,
+    plain_http: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Make pictures of PROMPT and write them as PNG files that say how they were made."""
     from sdxl_trt.runtime import Request
+    from sdxl_trt.runtime.described import Origin
 
     started = time.monotonic()
-    target = _free_name() if output is None else output
-    _check_target(target)
-    request = Request(prompt=prompt, seed=_seeds(seed, images), **take_sampler_options(settings))
+    target, seeds = free_name() if output is None else output, _seeds(seed, images)
+    check_target(target)
+    remote = chosen_server(server, api_key_file, plain_http)
+    if remote is not None:
+        run_there(remote, prompt, seeds, target, settings, as_json)
+        return
+    request = Request(prompt=prompt, seed=seeds, **take_sampler_options(settings))
     maker, folder = load_maker(
         bundle, device=device, devices=devices, threads=threads, refiner=asks_for_refiner(settings), memory=memory
     )
@@ -132,9 +140,8 @@ def run_command(
         with shown_previews(target, preview_every) as callback:
             with shown_progress(quiet=True) as progress:
                 result = maker.run(request, progress=progress, callback=callback)
-            more = prompt_settings(result.settings, words) | picture_settings(result.settings, settings)
-            more |= refiner_shown(result.refiner, maker)
-            files = _write(result, maker, target, more)
+            origin = Origin(model=maker.model, target=maker.target.name, refiner=maker.refiner, words=words)
+            files = _write(result, request, origin, target)
         finished = time.monotonic()
     report = {
         "bundle": str(folder),
@@ -144,12 +151,7 @@ def run_command(
         "seeds": list(result.seeds),
         "seconds": {"load": round(loaded - started, 3), "pictures": round(finished - loaded, 3)},
     }
-    if as_json:
-        print_json(report)
-        return
-    click.echo(f"{folder} ({maker.target.name})\nmemory: {maker.memory}", err=True)
-    for file, own_seed in zip(files, result.seeds, strict=True):
-        click.echo(f"{file}  seed {own_seed}")
+    print_report(report, f"{folder} ({maker.target.name})\nmemory: {maker.memory}", as_json)
 
 
 def _seeds(seeds: tuple[int, ...], images: int | None) -> Sequence[int] | None:
@@ -162,73 +164,11 @@ def _seeds(seeds: tuple[int, ...], images: int | None) -> Sequence[int] | None:
     return [seeds[0] + i for i in range(images)] if seeds else [secrets.randbits(32) for _ in range(images)]
 
 
-def _free_name() -> Path:
-    """A name in the current folder that nothing has yet: no picture is ever overwritten unasked."""
-    taken = {path.name for path in Path().glob("sdxl-*.png")}
-    return Path(next(name for i in range(1, 10**9) if (name := f"sdxl-{i:04}.png") not in taken))
-
-
-def _check_target(target: Path) -> None:
-    if target.suffix.lower() != ".png" or target.is_dir():
-        raise OutputError(
-            f"cannot write {target}", got="another kind of file", expected="a .png file", fix="-o out.png"
-        )
-    check_writable(target)
-
-
-def _write(result: Result, maker: Maker, target: Path, more: dict[str, Any]) -> list[Path]:
+def _write(result: Result, request: Request, origin: Origin, target: Path) -> list[Path]:
     import numpy as np
 
-    from sdxl_trt.runtime.png import Parameters, encode_png
+    from sdxl_trt.runtime.described import describe
+    from sdxl_trt.runtime.png import encode_png
 
-    files = []
-    for image, seed in zip(result.images, result.seeds, strict=True):
-        file = target if len(result.seeds) == 1 else target.with_stem(f"{target.stem}-{seed}")
-        shown = _shown(result.settings, seed, maker) | more
-        parameters = Parameters(
-            prompt=result.settings.prompt, negative_prompt=result.settings.negative_prompt or "", settings=shown
-        )
-        data = encode_png(np.asarray(image), parameters)
-        with atomic_write(file) as stream:
-            stream.write(data)
-        files.append(file)
-    return files
-
-
-def _shown(settings: Resolved, seed: int, maker: Maker) -> dict[str, Any]:
-    """Settings by the names that A1111's users know; ours where it has none, left out where they are the default."""
-    from sdxl_trt.runtime.samplers import find_sampler
-
-    micro, negative = settings.micro, settings.negative_micro
-    own = {
-        "Prompt 2": settings.prompt_2 if settings.prompt_2 != settings.prompt else None,
-        "Negative prompt 2": settings.negative_prompt_2,
-        "Negative prompt given": "empty" if settings.negative_prompt == "" else None,
-        "CFG rescale": settings.guidance_rescale or None,
-        "Guidance end": settings.guidance_end if settings.guidance_end < 1 else None,
-        "Original size": format_size(micro.original_size) if micro.original_size != settings.size else None,
-        "Target size": format_size(micro.target_size) if micro.target_size != settings.size else None,
-        "Crop top left": _corner(micro.crop_top_left),
-    }
-    if negative != micro:
-        own |= {
-            "Negative original size": format_size(negative.original_size),
-            "Negative target size": format_size(negative.target_size),
-            "Negative crop top left": _corner(negative.crop_top_left),
-        }
-    return {
-        "Steps": settings.steps,
-        "Sampler": find_sampler(settings.sampler or maker.model.scheduler["_class_name"]).title,
-        "CFG scale": settings.guidance,
-        "Seed": seed,
-        "Size": format_size(settings.size),
-        "Model hash": maker.model.content[:10],
-        "Model": maker.model.name,
-        **own,
-        "Engines": maker.target.name,
-        "Version": f"sdxl-trt {__version__}",
-    }
-
-
-def _corner(corner: tuple[int, int]) -> str | None:
-    return f"{corner[0]},{corner[1]}" if any(corner) else None
+    shown = ((image, describe(result, index, request, origin)) for index, image in enumerate(result.images))
+    return write_pictures(target, result.seeds, (encode_png(np.asarray(image), told) for image, told in shown))

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One picture, as its file's bytes."""
+class PictureFile:
+    """A picture as a file's bytes."""
 
     data: bytes
     """The server's own; a PNG file says how it was made."""
     format: str
     """'png', 'jpeg' or 'webp'."""
-    index: int = 0
-    """Its number among those that were asked for at once, from 0."""
-    seed: int | None = None
-    """That it was made from; None: the server does not say."""
+    index: int
+    """Its number among the pictures that were asked for at once, from 0."""
 
     @functools.cached_property
     def image(self) -> Image:
@@ -58,15 +56,31 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture(PictureFile):
+    """One that is done."""
+
+    seed: int
+    """That it was made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial(PictureFile):
+    """What a picture looks like on its way."""
+
+    number: int
+    """Of the partial pictures of that picture, from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """What was asked for at once."""
+    """Those that were asked for at once."""
 
     items: Sequence[Picture]
     request_id: str | None = None
     """The server's name for the request, in its log."""
 
     def __iter__(self) -> Iterator[Picture]:
-        """In the order of their seeds."""
+        """One after the other."""
         return iter(self.items)
 
     def __len__(self) -> int:
@@ -83,25 +97,10 @@ class Pictures:
         return [picture.image for picture in self.items]
 
     @property
-    def seeds(self) -> tuple[int | None, ...]:
+    def seeds(self) -> tuple[int, ...]:
         """One for each picture."""
         return tuple(picture.seed for picture in self.items)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Partial:
-    """What a picture looks like on its way."""
-
-    picture: Picture
-    number: int
-    """Of the partial picture, from 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completed:
-    """A picture that is done."""
-
-    picture: Picture
-
-
-Event = Partial | Completed
+Event = Partial | Picture
+"""What a stream tells."""

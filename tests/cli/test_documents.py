@@ -17,9 +17,9 @@ REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md",
     "Dockerfile",
-    *(f"docs/{name}.md" for name in ("memory", "production", "registries", "trust")),
+    *(f"docs/{name}.md" for name in ("memory", "production", "registries", "serving", "trust")),
 ]
-UNITS = [f"docs/deploy/sdxl-trt-pull.{kind}" for kind in ("service", "timer")]
+UNITS = [f"docs/deploy/sdxl-trt{kind}" for kind in (".service", "-pull.service", "-pull.timer")]
 COMMAND = re.compile(
     r"^(?:    |#\s+|ExecStart(?:Post)?=\S*/)(?:docker run .*)?sdxl-trt (?P<rest>[a-z].*)$", re.MULTILINE
 )
@@ -53,13 +53,14 @@ def test_commands_in_documents(document: str) -> None:
     assert commands or document.endswith((".timer", "Dockerfile", "memory.md"))
 
 
-def test_what_containers_run() -> None:
+@pytest.mark.parametrize(("file", "kind"), [("picture", "Job"), ("serve", "Deployment")])
+def test_what_containers_run(file: str, kind: str) -> None:
     """They are given arguments, and no root."""
-    documents = yaml.safe_load_all((REPOSITORY / "docs/deploy/picture.yaml").read_text(encoding="utf-8"))
-    (job,) = (each for each in documents if each["kind"] == "Job")
-    pod = job["spec"]["template"]["spec"]
+    documents = yaml.safe_load_all((REPOSITORY / f"docs/deploy/{file}.yaml").read_text(encoding="utf-8"))
+    (found,) = (each for each in documents if each["kind"] == kind)
+    pod = found["spec"]["template"]["spec"]
     volumes = {volume["name"] for volume in pod["volumes"]}
-    for container in (*pod["initContainers"], *pod["containers"]):
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
         parse(container["args"])
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sdxl_trt.cli.build import make_profile
-from sdxl_trt.cli.prompts import _EMPHASES
+from sdxl_trt.runtime.described import _EMPHASES
 from sdxl_trt.runtime.prompts.emphasis import WEIGHTINGS
 
 Command = Callable[..., Any]

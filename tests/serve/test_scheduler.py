@@ -33,6 +33,7 @@ class Ask:
     client: str = ""
     arrived: float = 0.0
     priority: int = 0
+    behind: float = 0.0
     images: int = 1
     rows: int = 2
     group: Group | None = "128"
@@ -77,6 +78,13 @@ def test_what_waits_is_overtaken_for_a_bounded_time_alone() -> None:
 def test_a_client_with_many_requests_is_as_one_with_a_long_one() -> None:
     greedy = [Ask(f"greedy {i}", 10, client="greedy") for i in range(5)]
     assert order(*greedy, Ask("modest", 25)) == ["greedy 0", "greedy 1", "modest", "greedy 2", "greedy 3", "greedy 4"]
+
+
+def test_a_client_with_many_requests_stays_so_when_some_are_done() -> None:
+    """Else whichever of them is next would go before everybody else, until none is left."""
+    greedy, modest = [Ask(f"greedy {i}", 10, client="greedy") for i in range(5)], Ask("modest", 10, arrived=0.1)
+    assert order(*greedy, modest)[:2] == ["greedy 0", "modest"]
+    assert order(*greedy[1:], modest)[:2] == ["modest", "greedy 1"]
 
 
 def test_a_clients_own_requests_go_shortest_first() -> None:

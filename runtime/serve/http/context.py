@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -10,13 +11,18 @@ from typing import cast
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
+from sdxl_trt.errors import UsageError
 from sdxl_trt.runtime.request import Request
 from sdxl_trt.runtime.results import Result
+from sdxl_trt.runtime.serve.http.metrics import Metrics
+from sdxl_trt.runtime.serve.http.pictures import check_pixels
 from sdxl_trt.runtime.serve.job import Job, Terms
 from sdxl_trt.runtime.serve.service import Service
 
 LOOK_SECONDS = 0.1
 """How often a handler that waits looks whether its client is still there."""
+MOST_STEPS = 1000
+"""More than training has timesteps: refused before a table of them is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,10 @@ class Context:
 
     service: Service
     settings: Settings
+    metrics: Metrics = field(default_factory=Metrics)
+    """The service's observer too, where steps are to be counted."""
+    load: Callable[[str | None], object] | None = None
+    """Loads a bundle by its name, or that of the start, into the service; None: the folder that it has, again."""
     jobs: dict[str, Job] = field(default_factory=dict)
     """Requests over HTTP that are not done, by request id."""
 
@@ -57,11 +67,18 @@ async def submit(http: HttpRequest, request: Request, terms: Terms) -> Job:
 
     Raises:
         SdxlTrtError: as of `Service.submit`.
+        UsageError: it would take too much even to look at.
     """
     context = context_of(http)
-    job = await run_in_threadpool(context.service.submit, request, terms)
-    context.jobs[http.state.request_id] = job
-    job.result.add_done_callback(lambda _: context.jobs.pop(http.state.request_id, None))
+
+    def submitted() -> Job:
+        _refuse_enormous(request, context.service.limits.images)
+        return context.service.submit(request, terms)
+
+    job = await run_in_threadpool(submitted)
+    request_id = http.state.request_id
+    http.state.job = context.jobs[request_id] = job
+    job.result.add_done_callback(lambda _: context.jobs.pop(request_id, None))  # holds neither job nor request
     return job
 
 
@@ -72,6 +89,7 @@ async def result_of(http: HttpRequest, job: Job) -> Result:
         SdxlTrtError: what ended it instead.
     """
     future = asyncio.wrap_future(job.result)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if nobody waits
     try:
         while not future.done():
             await asyncio.wait([future], timeout=LOOK_SECONDS)
@@ -79,5 +97,22 @@ async def result_of(http: HttpRequest, job: Job) -> Result:
                 context_of(http).service.cancel(job)
         return await future
     except asyncio.CancelledError:
+        future.cancel()  # else it complains that nobody asked what came of it
         context_of(http).service.cancel(job)
         raise
+
+
+def _refuse_enormous(request: Request, most_images: int) -> None:
+    """Refuse what takes memory or time before `Limits` can see it."""
+    seeds = len(request.seed) if isinstance(request.seed, Sized) else 1
+    for name, got, most in (
+        ("pictures", seeds, most_images),
+        ("steps", request.steps, MOST_STEPS),
+        ("refiner_steps", request.refiner_steps, MOST_STEPS),
+    ):
+        if isinstance(got, int) and got > most:
+            text = str(got) if got < 10**12 else "far more"
+            raise UsageError(f"too many {name}", got=text, expected=f"at most {most}", fix="ask for less")
+    for name, data in (("image", request.image), ("mask", request.mask)):
+        if isinstance(data, bytes):
+            check_pixels(data, name)

@@ -1,0 +1,98 @@
+"""Forms of /v1/images/edits: pictures are parts with a file's name, everything else is text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+
+from sdxl_trt.runtime.serve.http.errors import HttpError
+from sdxl_trt.runtime.serve.http.openai_models import Edit
+
+_FILES, _FIELDS, _FIELD_BYTES = 8, 100, 2**20
+_PICTURES = ("image", "mask")
+_LISTS = ("seed", "guidance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditForm:
+    """A form that was read."""
+
+    fields: Edit
+    image: bytes
+    mask: bytes | None
+
+
+async def read_form(http: HttpRequest) -> EditForm:
+    """The form that a request brings.
+
+    Raises:
+        HttpError: it is none, has no picture, or several.
+        RequestValidationError: a field that cannot be used.
+    """
+    if not http.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise HttpError(
+            415,
+            "this is no form",
+            code="unsupported_media_type",
+            got=f"{http.headers.get('content-type', 'no content type')!r:.80}",
+            expected="multipart/form-data, with the picture in a part named image",
+            fix="send the picture as a file",
+        )
+    fields, files = dict[str, Any](), dict[str, bytes]()
+    body = await http.body()  # the form is read from it
+    async with http.form(max_files=_FILES, max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
+        for key, value in form.multi_items():
+            name = key.removesuffix("[]")
+            if name in _PICTURES:
+                _check_file(name, value, files)
+                files[name] = await value.read() if isinstance(value, UploadFile) else b""
+            elif name in _LISTS and (name != key or name in fields):
+                earlier = fields.get(name, [])
+                fields[name] = [*(earlier if isinstance(earlier, list) else [earlier]), value]
+            elif key in fields:
+                raise HttpError(400, f"{key} stands twice", code="invalid_value", param=key, fix="send it once")
+            else:
+                fields[key] = value
+    if "image" not in files:
+        raise HttpError(
+            400, "image is missing", code="missing_required_parameter", param="image", fix="send a picture as a file"
+        )
+    _check_end(http.headers["content-type"], body)
+    try:
+        return EditForm(fields=Edit.model_validate(fields), image=files["image"], mask=files.get("mask"))
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults) from error
+
+
+def _check_end(content_type: str, body: bytes) -> None:
+    """Refuse a form that was cut short: the reader leaves its last field out, and says nothing."""
+    boundary = parse_options_header(content_type)[1][b"boundary"]
+    if b"--" + boundary + b"--" not in body:
+        raise HttpError(
+            400, "the form has no end", code="invalid_value", got=f"{len(body)} bytes", fix="send all of it"
+        )
+
+
+def _check_file(name: str, value: UploadFile | str, files: dict[str, bytes]) -> None:
+    if isinstance(value, str):
+        what, got = f"{name} is no file", f"{value!r:.80}"
+    elif name in files:
+        what, got = f"more than one {name}", "several"
+    else:
+        return
+    raise HttpError(
+        400,
+        what,
+        code="invalid_value",
+        param=name,
+        got=got,
+        expected="one picture, as a part with a file's name: no path or address is ever opened",
+        fix=f"send one file named {name}",
+    )
