@@ -21,6 +21,8 @@ from sdxl_trt.files import atomic_write
 
 CHUNK = 32
 """Pictures that are encoded at once."""
+SMALL = 0.5
+"""Originals that are lower than this part of the picture, what was cropped of it counted."""
 FIRST_SHARDS = len(BUCKETS) + 1
 
 
@@ -58,10 +60,14 @@ class Latents:
             return self._scaling_factor
         return 1 / float(torch.cat([self._shard(i)["latents"].flatten() for i in range(FIRST_SHARDS)]).float().std())
 
-    def batch(self, count: int, dice: Dice, *, shards: int) -> Batch:
-        """Random pictures of one size, out of so many shards."""
+    def batch(self, count: int, dice: Dice, *, shards: int, soft: float = 0.0) -> Batch:
+        """Random pictures of one size, out of so many shards; so large a part of them from small originals."""
         shard = self._shard(int(dice.integers(0, shards, 1)))
         rows = dice.integers(0, len(shard["latents"]), count)
+        ids = shard["time_ids"]
+        (small,) = torch.where(ids[:, 0] < SMALL * (ids[:, 2] + ids[:, 4]))
+        if soft and len(small):
+            rows = torch.where(dice.chance(soft, count), small[dice.integers(0, len(small), count)], rows)
         picked = {name: (value[:, rows] if name == "tokens" else value[rows]) for name, value in shard.items()}
         picked = {name: value.to(self._run.device) for name, value in picked.items()}
         return Batch(

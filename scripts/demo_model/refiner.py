@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from scripts.demo_model.checkpoint import config, new_unet, token_ids
 from scripts.demo_model.latents import Latents
 from scripts.demo_model.training import Dice, Run, Stage
-from scripts.demo_model.unet import BATCH, DROPPED, MOST_SHARDS, cumulative_alphas, encode_text, mix, predict
+from scripts.demo_model.unet import BATCH, DROPPED, cumulative_alphas, encode_text, mix, predict
 
 NOISIEST = 300
 """Trained below this timestep; used below 200 (`denoising_start=0.8`)."""
@@ -36,7 +36,8 @@ class RefinerStage(Stage):
     name = "refiner"
     rate = 5e-4
 
-    def __init__(self, run: Run, steps: int, latents: Latents, base: nn.ModuleDict) -> None:
+    def __init__(self, run: Run, steps: int, latents: Latents, base: nn.ModuleDict, shards: int) -> None:
+        self._shards = shards
         self.steps, self._latents, self._count = steps, latents, run.part(BATCH)
         unet = new_unet(**refiner_config())
         unet.load_state_dict(
@@ -48,7 +49,7 @@ class RefinerStage(Stage):
 
     def loss(self, step: int, dice: Dice) -> Tensor:  # noqa: ARG002 - all steps are alike
         """Squared error of the noise."""
-        batch = self._latents.batch(self._count, dice, shards=MOST_SHARDS)
+        batch = self._latents.batch(self._count, dice, shards=self._shards)
         dropped = dice.chance(DROPPED, self._count).to(batch.latents.device)
         tokens = torch.where(dropped[:, None], self._empty, batch.tokens)
         with torch.no_grad():

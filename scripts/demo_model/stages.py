@@ -16,7 +16,7 @@ from scripts.demo_model.refiner import RefinerStage, refiner_config
 from scripts.demo_model.softness import SoftUnetStage, SoftVaeStage
 from scripts.demo_model.student import SCHEDULER, Solutions, StudentStage
 from scripts.demo_model.training import Run, train
-from scripts.demo_model.unet import UnetStage
+from scripts.demo_model.unet import UnetStage, shards_at
 from scripts.demo_model.vae import VaeStage
 from sdxl_trt.paths import DEMO_CHECKPOINT
 
@@ -26,7 +26,7 @@ STEPS = {
     "unet": 19000,
     "student": 4000,
     "soft-vae": 3000,
-    "soft-unet": 1500,
+    "soft-unet": 3000,
     "refiner": 1000,
 }
 """Steps of each stage, in their order."""
@@ -61,7 +61,8 @@ def work(run: Run, steps: dict[str, int], address: str, start: Path | None) -> N
     scaled = {"vae": {"scaling_factor": models.scaling_factor}}
     _result(run, BASE, {"vae": vae, **models.base}, scaled)
     _result(run, STUDENT, {"vae": vae, **models.base, "unet": models.student}, scaled | {"scheduler": SCHEDULER})
-    refiner = train(RefinerStage(run, steps["refiner"], latents, models.base), run)
+    shards = shards_at(steps["soft-unet"])  # those that are there
+    refiner = train(RefinerStage(run, steps["refiner"], latents, models.base, shards), run)
     parts = {"vae": vae, "text_encoder_2": models.base["text_encoder_2"], **refiner}
     _result(run, BASE + "-refiner", parts, scaled | {"unet": refiner_config(), "": REFINER_INDEX})
 

@@ -56,6 +56,8 @@ class UnetStage(Stage):
 
     name = "unet"
     rate = 1e-3
+    soft = 0.0
+    """A part of the pictures that is from small originals, beside those among the others."""
 
     def __init__(self, run: Run, steps: int, latents: Latents) -> None:
         torch.manual_seed(run.seed)
@@ -65,8 +67,7 @@ class UnetStage(Stage):
 
     def loss(self, step: int, dice: Dice) -> Tensor:
         """Squared error of the noise, at timesteps drawn by `timestep_weights`."""
-        shards = min(MOST_SHARDS, FIRST_SHARDS + step // STEPS_PER_SHARD)
-        batch = self._latents.batch(self._count, dice, shards=shards)
+        batch = self._latents.batch(self._count, dice, shards=shards_at(step), soft=self.soft)
         keep = (~dice.chance(DROPPED, self._count)).to(batch.latents.device)
         tokens = seen_tokens(batch.tokens, step / self.steps)
         hidden, pooled = self._encode(tokens)
@@ -79,6 +80,11 @@ class UnetStage(Stage):
 
     def _encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         return encode_text(self.models, tokens, TEXT_ENCODERS)
+
+
+def shards_at(step: int) -> int:
+    """Of the training set, once so many steps are done."""
+    return min(MOST_SHARDS, FIRST_SHARDS + step // STEPS_PER_SHARD)
 
 
 def seen_tokens(tokens: Tensor, done: float) -> Tensor:

@@ -45,7 +45,7 @@ class Ask:
 
 
 def costs() -> Costs:
-    return Costs(measured={group: SECOND for group in ("128", "160")})
+    return Costs(measured=dict.fromkeys(("128", "160"), SECOND))
 
 
 def order(*asked: Ask) -> list[str]:

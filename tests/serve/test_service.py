@@ -1,4 +1,4 @@
-"""The service on the demo model: real engines, real threads; requests that join, leave, are parked, moved and refused."""
+"""The service on the demo model: real engines and threads; requests that join, leave, are parked, moved and refused."""
 
 from __future__ import annotations
 
