@@ -9,18 +9,16 @@ answers what it has.
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import click
 
 from benchmarks.report import RESULTS, Report, publish
+from benchmarks.serve import build
 from benchmarks.soaking.process import Server
 from benchmarks.soaking.run import Plan, soak
 from benchmarks.soaking.verdict import report
-from sdxl_trt.paths import cache_folder
 
 _PART = click.FloatRange(0, 0.5)
 
@@ -34,10 +32,12 @@ _PART = click.FloatRange(0, 0.5)
 @click.option("--broken", type=_PART, default=0.12, show_default=True, help="Part that is malformed.")
 @click.option("--late", type=_PART, default=0.04, show_default=True, help="Part with too short a deadline.")
 @click.option("--again", type=_PART, default=0.08, show_default=True, help="Part that was asked for before.")
-@click.option("--bundle", type=click.Path(path_type=Path, exists=True), help="[default: the demo model's, built here]")
+@click.option("--bundle", type=click.Path(path_type=Path, exists=True), help="[default: the demo model's, built first]")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the JSON file.")
 def main(bundle: Path | None, output: Path, **plan: float) -> None:
     """Soak a server; exit status 1 if anything is lost, comes twice, is wrong, or grows."""
+    if sum(plan[name] for name in ("cancelled", "cut", "broken", "late", "again")) > 0.9:
+        raise click.UsageError("too little is left to be answered: these parts come to more than 0.9")
     found = list[Report]()
 
     def measure() -> Report:
@@ -49,14 +49,6 @@ def main(bundle: Path | None, output: Path, **plan: float) -> None:
     if missed:
         faults = "\n".join(str(fault) for fault in found[0].details["faults"][:10])
         raise click.ClickException("\n".join([*map(str, missed), faults, *found[0].details["complaints"][:10]]))
-
-
-def build() -> Path:
-    """The demo model's bundle for the processor, for eight pictures at a time, built if it is not there."""
-    bundle = cache_folder() / "soak"
-    options = ("demo", "--gpu", "cpu", "--batch", "8", "--sizes", "96x96..192x192", "-o", str(bundle))
-    subprocess.run([sys.executable, "-m", "sdxl_trt", "build", *options], stdout=subprocess.DEVNULL, check=True)
-    return bundle
 
 
 async def _soak(bundle: Path, plan: Plan) -> Report:

@@ -50,7 +50,7 @@ def describe(result: Result, index: int, request: Request, origin: Origin) -> Pa
 
 
 def _text_to_image(settings: Resolved, seed: int, origin: Origin) -> dict[str, Any]:
-    micro, negative, model = settings.micro, settings.negative_micro, origin.model
+    micro, model = settings.micro, origin.model
     own = {
         "Prompt 2": settings.prompt_2 if settings.prompt_2 != settings.prompt else None,
         "Negative prompt 2": settings.negative_prompt_2,
@@ -61,12 +61,6 @@ def _text_to_image(settings: Resolved, seed: int, origin: Origin) -> dict[str, A
         "Target size": format_size(micro.target_size) if micro.target_size != settings.size else None,
         "Crop top left": _corner(micro.crop_top_left),
     }
-    if negative != micro:
-        own |= {
-            "Negative original size": format_size(negative.original_size),
-            "Negative target size": format_size(negative.target_size),
-            "Negative crop top left": _corner(negative.crop_top_left),
-        }
     return {
         "Steps": settings.steps,
         "Sampler": find_sampler(settings.sampler or model.scheduler["_class_name"]).title,
@@ -76,8 +70,20 @@ def _text_to_image(settings: Resolved, seed: int, origin: Origin) -> dict[str, A
         "Model hash": model.content[:10],
         "Model": model.name,
         **own,
+        **_negative_sizes(settings),
         "Engines": origin.target,
         "Version": f"sdxl-trt {__version__}",
+    }
+
+
+def _negative_sizes(settings: Resolved) -> dict[str, Any]:
+    negative = settings.negative_micro
+    if negative == settings.micro:
+        return {}
+    return {
+        "Negative original size": format_size(negative.original_size),
+        "Negative target size": format_size(negative.target_size),
+        "Negative crop top left": _corner(negative.crop_top_left),
     }
 
 

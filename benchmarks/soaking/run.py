@@ -84,6 +84,7 @@ async def soak(server: Server, plan: Plan) -> Found:
     found = Found(deeds=Deeds(server.port, Ledger(), Random(plan.seed)))
     found.capacity = await capacity(found.deeds, max(10.0, plan.seconds / 15))
     found.rate = plan.load * found.capacity / (1 - plan.broken)
+    found.deeds.seconds.clear()  # of the stream alone
     await _settle(server, found)
     async with asyncio.TaskGroup() as beside:
         sampling = beside.create_task(_sample(server, found.held))

@@ -11,7 +11,7 @@ from benchmarks.report import Aim, Report
 from benchmarks.soaking import ledger as book
 from benchmarks.soaking.process import END_SECONDS
 from benchmarks.soaking.run import CLIENTS, Found, Plan
-from benchmarks.soaking.slope import FEWEST, Line, fit
+from benchmarks.soaking.slope import Line, fit
 from sdxl_trt.bench.rows import Row
 
 SERVER, CLIENT = "server", "clients"
@@ -20,8 +20,10 @@ GROWTH: Final = 32.0
 MORE_FILES: Final = 2
 MORE_THREADS: Final = 8
 """Beyond what it had before, with nothing to do."""
-LEFT_OUT: Final = 30.0
-"""Seconds after a reload in which the bundle from before may still be at work, and memory is not looked at."""
+LONG: Final = 600.0
+"""Seconds of a run that can tell growth from the filling of memory for every size, which ends sooner."""
+LEFT_OUT: Final = 1 / 15
+"""Of the time, after each reload: memory is filled anew then, and the bundle from before may still be at work."""
 
 
 def report(found: Found, plan: Plan, complaints: list[str]) -> Report:
@@ -43,7 +45,8 @@ def report(found: Found, plan: Plan, complaints: list[str]) -> Report:
         aims=aims,
         notes=(
             f"capacity: {CLIENTS} clients that ask one thing after the other; load counts what takes work",
-            "sure: 19 times of 20, by a line of least squares through the second half, with a jump at the reload in it",
+            f"memory is judged in runs of {LONG:g} s and more; sure: 19 times of 20, by a line of least squares "
+            "through the second half, with a jump at the reload in it",
             f"pictures asked for again: {', '.join(f'{n} alike {how}' for how, n in deeds.alike.items()) or 'none'}",
         ),
         details={
@@ -60,19 +63,16 @@ def report(found: Found, plan: Plan, complaints: list[str]) -> Report:
 
 
 def memory(found: Found, plan: Plan) -> Line | None:
-    """How memory grew in the second half; None: there are too few samples."""
-    if not found.held:
+    """How memory grew in the second half; None: that was too short to say."""
+    if plan.seconds < LONG:
         return None
     half = found.held[0].at + plan.seconds / 2
-    apart = min(LEFT_OUT, plan.seconds / 20)
-    loading = [(began, ended + apart) for began, ended in found.reloads]
+    loading = [(began, ended + LEFT_OUT * plan.seconds) for began, ended in found.reloads]
     held = [
         each
         for each in found.held
         if each.at >= half and not any(began <= each.at <= ended for began, ended in loading)
     ]
-    if len(held) < FEWEST:
-        return None
     return fit([each.at for each in held], [each.resident for each in held], [ended for _, ended in loading])
 
 
@@ -128,12 +128,12 @@ def _memory(found: Found, line: Line | None) -> list[Row]:
         Row(who=SERVER, what=f"memory {when}", unit="MB", samples=(held.resident / 1e6,))
         for when, held in zip(("before", "after"), found.idle, strict=True)
     ]
-    rows.append(
-        Row(who=SERVER, what="memory", unit="MB", samples=tuple(each.resident / 1e6 for each in found.held) or (0.0,))
-    )
+    rows.append(Row(who=SERVER, what="memory", unit="MB", samples=tuple(each.resident / 1e6 for each in found.held)))
     if line is not None:
         rows.append(Row(who=SERVER, what="memory grows by", unit="MB/h", samples=(_mb_per_hour(line.slope),)))
         rows.append(Row(who=SERVER, what="error of that", unit="MB/h", samples=(_mb_per_hour(line.error),)))
+        jumps = tuple(jump / 1e6 for jump in line.jumps)
+        rows.append(Row(who=SERVER, what="memory jumps at the reload by", unit="MB", samples=jumps))
     return rows
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdxl_trt.errors import GpuLost
+from sdxl_trt.errors import GpuLost, UsageError
 from sdxl_trt.runtime.pipeline import Pipeline
 from sdxl_trt.runtime.request import Request
 from sdxl_trt.runtime.serve.job import Job, Terms
@@ -141,8 +141,14 @@ class Service:
         """
         while True:
             room = self.room
+            self._check_open()
             worker = self._idlest(room)
-            drafts = worker.pipeline.draft(request, None if terms.noise is None else len(terms.noise))
+            try:
+                drafts = worker.pipeline.draft(request, None if terms.noise is None else len(terms.noise))
+            except UsageError:
+                if room is self._room and self.state == READY:
+                    raise
+                continue  # it was closed: another bundle came meanwhile, or the service ends
             self.limits.check(drafts, terms)
             job = Job(request, drafts, terms, time.monotonic())
             with self._lock:

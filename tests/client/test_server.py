@@ -56,6 +56,13 @@ def test_pictures_are_those_of_the_pipeline(ask: Ask, real: Running, pipeline: P
     assert read_png(tmp_path / "out.png").settings["Seed"] == 7
 
 
+def test_a_body_that_is_too_large_is_told_so(ask: Ask, demo_bundle: Path) -> None:
+    """And not a connection that was cut, whatever the client has sent of it by then."""
+    noise = np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8)
+    with serving(demo_bundle, body=2**20) as small, pytest.raises(Refused, match="too large"):
+        ask(small.base_url, "edit", PROMPT, Image.fromarray(noise), **QUICK)
+
+
 def test_other_formats(ask: Ask, real: Running) -> None:
     for kind in ("jpeg", "webp"):
         (picture,) = ask(real.base_url, "generate", PROMPT, output_format=kind, output_compression=80, **QUICK)

@@ -8,19 +8,17 @@ import json
 import socket
 import struct
 import time
-import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
+from bare_http import GENERATIONS, form, head_and_body, png_of
 from PIL import Image
 from running import Running, running, talk
 
 from sdxl_trt.runtime.serve.http import bodies
 from sdxl_trt.runtime.serve.http.context import Context, Settings
 
-GENERATIONS = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 GOOD = {"prompt": "a red circle", "size": "64x64", "steps": 1}
 LIMIT = 2**16
 
@@ -38,24 +36,6 @@ def small(server: Running) -> Iterator[Running]:
     settings = Settings(body=LIMIT, body_seconds=0.5, idle_seconds=0.5)
     with running(Context(service=server.context.service, settings=settings)) as one:
         yield one
-
-
-def head_and_body(answer: bytes) -> tuple[int, dict[str, str], Any]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    body = body[: int(headers.get("content-length", len(body)))]
-    return int(first.split()[1]), headers, json.loads(body) if body.startswith(b"{") else body
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A PNG file that says it is so large, and holds almost nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
 def picture(mode: str = "RGB") -> bytes:
@@ -190,14 +170,6 @@ def test_a_prompt_of_ten_megabytes(server: Running) -> None:
         400,
         "too many characters of prompts",
     )
-
-
-def form(*parts: tuple[str, bytes, str | None], boundary: str = "b") -> bytes:
-    lines = []
-    for name, data, file in parts:
-        more = f'; filename="{file}"' if file else ""
-        lines.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + data)
-    return b"\r\n".join([*lines, f"--{boundary}--\r\n".encode()])
 
 
 PROMPT = ("prompt", b"a red circle", None)

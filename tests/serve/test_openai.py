@@ -250,6 +250,7 @@ def test_models(client: openai.OpenAI) -> None:
         ({"extra_body": {"seed": 2**64}}, "seed", ["seed"]),
         ({"extra_body": {"priority": 9}}, "priority", ["priority"]),
         ({"extra_body": {"deadline": -1}}, "deadline", ["deadline"]),
+        ({"extra_body": {"zero_snr": True}}, None, ["from noise alone"]),
         ({"extra_body": {"strength": 0.5}}, "strength", ["image"]),
         ({"extra_body": {"refiner_start": 0.8}}, "refiner_start", ["refiner"]),
         ({"extra_body": {"image": "/etc/passwd"}}, "image", ["unknown field"]),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
@@ -17,10 +17,11 @@ from sdxl_trt.runtime.serve.http.arrivals import Arrivals
 from sdxl_trt.runtime.serve.http.auth import Gate
 from sdxl_trt.runtime.serve.http.bodies import Bodies
 from sdxl_trt.runtime.serve.http.context import Context
+from sdxl_trt.runtime.serve.http.documented import A1111Error, OpenAIError, OperationsError, documented
 from sdxl_trt.runtime.serve.http.keys import Keys
 from sdxl_trt.runtime.serve.http.loader import Loader
-from sdxl_trt.runtime.serve.http.shapes import DOCUMENTED, answer, http_fault, refusal
-from sdxl_trt.runtime.serve.http.tracing import open_tracing
+from sdxl_trt.runtime.serve.http.shapes import answer, http_fault, refusal
+from sdxl_trt.runtime.serve.http.tracing import Tracing, open_tracing
 from sdxl_trt.version import __version__
 
 THREADS = 8
@@ -40,19 +41,12 @@ def create_app(context: Context) -> FastAPI:
     settings = context.settings
     keys, tracing = Keys(settings.keys) if settings.keys else None, open_tracing(settings.otlp)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        yield
-        if tracing is not None:
-            tracing.close()
-
-    app = FastAPI(title="sdxl-trt", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="sdxl-trt", version=__version__, lifespan=_lifespan(tracing), docs_url=None, redoc_url=None)
     app.state.context = context
     app.state.loader = Loader(context.load or (lambda _: context.service.load(context.service.room.bundle)))
     context.metrics.watch(context.service)
-    for module in (openai, a1111, ops):
-        app.include_router(module.router, responses=DOCUMENTED)
+    for module, shape in ((openai, OpenAIError), (a1111, A1111Error), (ops, OperationsError)):
+        app.include_router(module.router, responses=documented(shape))
     app.add_exception_handler(SdxlTrtError, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
     app.add_exception_handler(HTTPException, _tell)
@@ -61,6 +55,17 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(Gate, keys=keys)
     app.add_middleware(Arrivals, context=context, tracing=tracing)
     return app
+
+
+def _lifespan(tracing: Tracing | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+        if tracing is not None:
+            tracing.close()
+
+    return lifespan
 
 
 async def _tell(http: Request, error: Exception) -> Response:

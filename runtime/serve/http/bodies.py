@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -15,6 +16,9 @@ from sdxl_trt.runtime.serve.limits import NotServing
 
 SHARE = 16
 """All bodies that are held at a time are together at most so many times the largest that one may be."""
+DROPPED, DROP_SECONDS = 4, 2.0
+"""What still comes of a body that is up to so many times too large is read for so long: who sends it reads no answer
+before."""
 _LARGE = 2**18
 """Bytes of JSON that take milliseconds to check."""
 
@@ -53,14 +57,13 @@ class Bodies:
         """Returns whether it came whole; else the client is gone."""
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._settings.body:
+            if "expect" not in headers and int(length[:20]) <= DROPPED * self._settings.body:
+                await body.drop()
             raise self._too_large(f"{length[:20]} bytes")
         try:
             async with asyncio.timeout(self._settings.body_seconds):
-                while body.more:
-                    size = await body.read()
-                    self._held += size
-                    if body.size > self._settings.body:
-                        raise self._too_large("more than that")
+                while body.more and body.size <= self._settings.body:
+                    self._held += await body.read()
                     if self._held > SHARE * self._settings.body:
                         raise NotServing("too many large requests at a time", fix="ask again in some seconds")
         except TimeoutError:
@@ -72,6 +75,9 @@ class Bodies:
                 expected="all of it",
                 fix="send it without pauses",
             ) from None
+        if body.size > self._settings.body:
+            await body.drop()
+            raise self._too_large("more than that")
         return not body.gone
 
     def _too_large(self, got: str) -> HttpError:
@@ -103,6 +109,14 @@ class _Body:
         self._parts.append(part)
         self.size += len(part)
         return len(part)
+
+    async def drop(self) -> None:
+        """Let what still comes go, for a moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DROP_SECONDS):
+                while self.more:
+                    message = await self._receive()
+                    self.more = message["type"] == "http.request" and message.get("more_body", False)
 
     @property
     def data(self) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdxl_trt.errors import GpuLost, OutOfMemory, SdxlTrtError, UsageError
+from sdxl_trt.errors import GpuLost, OutOfMemory, SchedulerError, SdxlTrtError, UsageError
 from sdxl_trt.runtime.serve.job import Cancelled, DeadlinePassed
 from sdxl_trt.runtime.serve.limits import Busy, NotServing
 
@@ -13,6 +13,7 @@ _STATUSES: tuple[tuple[type[SdxlTrtError], int], ...] = (
     (DeadlinePassed, 504),
     (GpuLost, 503),
     (OutOfMemory, 503),
+    (SchedulerError, 400),
     (UsageError, 400),
 )
 

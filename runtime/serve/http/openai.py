@@ -21,7 +21,7 @@ from sdxl_trt.runtime.serve.http.context import context_of, result_of, submit
 from sdxl_trt.runtime.serve.http.errors import HttpError
 from sdxl_trt.runtime.serve.http.openai_events import Partial, Partials, as_event, error_event
 from sdxl_trt.runtime.serve.http.openai_forms import read_form
-from sdxl_trt.runtime.serve.http.openai_models import Fields, Generation, edit_schema
+from sdxl_trt.runtime.serve.http.openai_models import STREAMED, Answer, Fields, Generation, edit_schema
 from sdxl_trt.runtime.serve.http.pictures import check_pixels, encode, parameters_of
 from sdxl_trt.runtime.serve.job import Job, Terms
 from sdxl_trt.runtime.serve.service import Room
@@ -42,6 +42,7 @@ USAGE = {
 }
 """Nothing here is counted in tokens."""
 _GENERATION, _EDIT = "image_generation", "image_edit"
+_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answer, "content": STREAMED}}
 
 
 @router.get("/models")
@@ -57,13 +58,13 @@ async def model(http: HttpRequest, model: str) -> dict[str, Any]:
     return _model(context_of(http).service.room)
 
 
-@router.post("/images/generations")
+@router.post("/images/generations", responses=_ANSWERS)
 async def generations(http: HttpRequest, asked: Generation) -> Response:
     """Pictures of a prompt."""
     return await _pictures(http, asked, asked.to_request(), _GENERATION)
 
 
-@router.post("/images/edits", openapi_extra={"requestBody": edit_schema()})
+@router.post("/images/edits", openapi_extra={"requestBody": edit_schema()}, responses=_ANSWERS)
 async def edits(http: HttpRequest) -> Response:
     """Pictures of a prompt and a picture; with a mask, what is transparent in it is painted anew."""
     form = await read_form(http)

@@ -50,15 +50,9 @@ async def read_form(http: HttpRequest) -> EditForm:
         for key, value in form.multi_items():
             name = key.removesuffix("[]")
             if name in _PICTURES:
-                _check_file(name, value, files)
-                files[name] = await value.read() if isinstance(value, UploadFile) else b""
-            elif name in _LISTS and (name != key or name in fields):
-                earlier = fields.get(name, [])
-                fields[name] = [*(earlier if isinstance(earlier, list) else [earlier]), value]
-            elif key in fields:
-                raise HttpError(400, f"{key} stands twice", code="invalid_value", param=key, fix="send it once")
+                files[name] = await _checked_file(name, value, files).read()
             else:
-                fields[key] = value
+                _take(fields, key, value)
     if "image" not in files:
         raise HttpError(
             400, "image is missing", code="missing_required_parameter", param="image", fix="send a picture as a file"
@@ -80,19 +74,27 @@ def _check_end(content_type: str, body: bytes) -> None:
         )
 
 
-def _check_file(name: str, value: UploadFile | str, files: dict[str, bytes]) -> None:
-    if isinstance(value, str):
-        what, got = f"{name} is no file", f"{value!r:.80}"
-    elif name in files:
-        what, got = f"more than one {name}", "several"
+def _take(fields: dict[str, Any], key: str, value: UploadFile | str) -> None:
+    """Note a field; lists come as one part for each entry."""
+    name = key.removesuffix("[]")
+    if name in _LISTS and (name != key or name in fields):
+        earlier = fields.get(name, [])
+        fields[name] = [*(earlier if isinstance(earlier, list) else [earlier]), value]
+    elif key in fields:
+        raise HttpError(400, f"{key} stands twice", code="invalid_value", param=key, fix="send it once")
     else:
-        return
+        fields[key] = value
+
+
+def _checked_file(name: str, value: UploadFile | str, files: dict[str, bytes]) -> UploadFile:
+    if isinstance(value, UploadFile) and name not in files:
+        return value
     raise HttpError(
         400,
-        what,
+        f"more than one {name}" if name in files else f"{name} is no file",
         code="invalid_value",
         param=name,
-        got=got,
+        got="several" if name in files else f"{value!r:.80}",
         expected="one picture, as a part with a file's name: no path or address is ever opened",
         fix=f"send one file named {name}",
     )

@@ -149,6 +149,43 @@ class Edit(Fields):
     mask_padding: int | None = None
 
 
+class Shown(BaseModel):
+    """A picture of an answer."""
+
+    b64_json: str
+    revised_prompt: None
+    seed: int
+
+
+class Answer(BaseModel):
+    """What is answered where no stream is asked for."""
+
+    created: int
+    data: list[Shown]
+    size: str
+    output_format: Literal["png", "jpeg", "webp"]
+    quality: Literal["auto"]
+    background: Literal["opaque"]
+    usage: dict[str, Any]
+
+
+class Event(BaseModel):
+    """One of what is answered where a stream is asked for; its data is JSON."""
+
+    event: Literal[
+        "image_generation.partial_image",
+        "image_generation.completed",
+        "image_edit.partial_image",
+        "image_edit.completed",
+        "error",
+    ]
+    data: str
+
+
+STREAMED: Mapping[str, Any] = {"text/event-stream": {"schema": Event.model_json_schema()}}
+"""For the API's description."""
+
+
 def edit_schema() -> Mapping[str, Any]:
     """What /v1/images/edits takes, for the API's description."""
     schema = Edit.model_json_schema()

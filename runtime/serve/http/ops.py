@@ -56,7 +56,7 @@ def metrics(http: Request) -> Response:
     return Response(context_of(http).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.post("/admin/reload", tags=["operations"], status_code=202)
+@router.post("/admin/reload", tags=["operations"], status_code=202, responses={200: {"description": "It is loaded."}})
 async def reload(http: Request, asked: Reload | None = None, wait: Annotated[bool, Query()] = False) -> Response:
     """Load the bundle anew, or another: requests that run end where they began, later ones go to the new one.
 

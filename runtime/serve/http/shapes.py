@@ -19,23 +19,6 @@ from sdxl_trt.runtime.serve.limits import Busy, NotServing
 
 OPENAI, A1111 = "/v1", "/sdapi"
 """What paths of these APIs start with."""
-DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The request is wrong; says what, and how to mend it."},
-    401: {"description": "No API key, or a wrong one."},
-    403: {"description": "Not with this key, or not from there."},
-    404: {"description": "Nothing of that name."},
-    408: {"description": "The body did not come in time."},
-    409: {"description": "Something else has to end first."},
-    413: {"description": "The body is too large."},
-    415: {"description": "The body is of another kind."},
-    422: {"description": "The request is wrong, as A1111 says it."},
-    429: {"description": "The queue is full; Retry-After says when to come again."},
-    499: {"description": "It was taken back, by an operator or because its client went away."},
-    500: {"description": "The server failed; its log has the request's id."},
-    503: {"description": "The server starts, ends, or has no device left."},
-    504: {"description": "The deadline passed."},
-}
-"""Answers that tell errors, for the description of the APIs."""
 AGAIN_SECONDS = 5
 """After which to ask a service again that takes nothing now."""
 
