@@ -46,23 +46,14 @@ def judge(wish: Wish, answer: Answer) -> tuple[str, list[bytes]]:
         raise Wrong(f"an answer to {headers.get('x-request-id')!r}")
     if answer.status == 429 and not headers.get("retry-after", "").isdecimal():
         raise Wrong("it is told to come again, and not when")
-    if answer.status != 200:
-        if answer.status not in _ENDS:
-            raise Wrong(f"status {answer.status}: {answer.body[:300]!r}")
+    if answer.status in _ENDS:
         return _ENDS[answer.status], []
+    if answer.status != 200:
+        raise Wrong(f"status {answer.status}: {answer.body[:300]!r}")
     try:
-        said = events(answer.body) if wish.stream else []
-        if said and said[-1][0] == "error":
-            return _ENDS_OF_STREAMS[said[-1][1]["error"]["code"]], []
-        named = _streamed(wish, said) if wish.stream else _whole(wish, answer.json())
+        return _pictures(wish, answer)
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise Wrong(f"it cannot be read: {error!r}") from error
-    seeds = [seed for seed, _ in named]
-    if seeds != wish.seeds:
-        raise Wrong(f"pictures of seeds {seeds}, not {wish.seeds}")
-    for seed, file in named:
-        _check_file(wish, seed, file)
-    return ANSWERED, [file for _, file in named]
 
 
 def events(body: bytes) -> list[tuple[str, dict[str, Any]]]:
@@ -89,6 +80,20 @@ def difference(one: bytes, other: bytes) -> int:
     """
     first, second = (np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(int) for file in (one, other))
     return int(np.abs(first - second).max()) if first.shape == second.shape else 255
+
+
+def _pictures(wish: Wish, answer: Answer) -> tuple[str, list[bytes]]:
+    """The same, where something came that should be pictures."""
+    said = events(answer.body) if wish.stream else []
+    if said and said[-1][0] == "error":
+        return _ENDS_OF_STREAMS[said[-1][1]["error"]["code"]], []
+    named = _streamed(wish, said) if wish.stream else _whole(wish, answer.json())
+    seeds = [seed for seed, _ in named]
+    if seeds != wish.seeds:
+        raise Wrong(f"pictures of seeds {seeds}, not {wish.seeds}")
+    for seed, file in named:
+        _check_file(wish, seed, file)
+    return ANSWERED, [file for _, file in named]
 
 
 def _whole(wish: Wish, told: Mapping[str, Any]) -> list[tuple[int, bytes]]:

@@ -35,8 +35,8 @@ def report(found: Found, plan: Plan, complaints: list[str]) -> Report:
         complaints: lines of the server's log that tell of errors.
     """
     line = memory(found, plan)
+    alike = ", ".join(f"{count} alike {how}" for how, count in found.deeds.alike.items())
     aims = [*_aims(found, complaints), *(_growth(line) if line else [])]
-    deeds, ledger = found.deeds, found.deeds.ledger
     return Report(
         title=f"{plan.seconds:g} s at {plan.load:g} of what the server can do",
         settings=asdict(plan),
@@ -47,18 +47,9 @@ def report(found: Found, plan: Plan, complaints: list[str]) -> Report:
             f"capacity: {CLIENTS} clients that ask one thing after the other; load counts what takes work",
             f"memory is judged in runs of {LONG:g} s and more; sure: 19 times of 20, by a line of least squares "
             "through the second half, with a jump at the reload in it",
-            f"pictures asked for again: {', '.join(f'{n} alike {how}' for how, n in deeds.alike.items()) or 'none'}",
+            f"pictures asked for again: {alike or 'none'}",
         ),
-        details={
-            "faults": [asdict(fault) for fault in ledger.faults[:50]],
-            "complaints": complaints[:50],
-            "variety": dict(sorted(deeds.variety.items())),
-            "held": [asdict(each) for each in found.held],
-            "idle": [asdict(each) for each in found.idle],
-            "reloads": found.reloads,
-            "the server's own count": found.ended,
-            "jumps": line.jumps if line else [],
-        },
+        details=_details(found, complaints) | {"jumps": line.jumps if line else []},
     )
 
 
@@ -74,6 +65,18 @@ def memory(found: Found, plan: Plan) -> Line | None:
         if each.at >= half and not any(began <= each.at <= ended for began, ended in loading)
     ]
     return fit([each.at for each in held], [each.resident for each in held], [ended for _, ended in loading])
+
+
+def _details(found: Found, complaints: list[str]) -> dict[str, Any]:
+    return {
+        "faults": [asdict(fault) for fault in found.deeds.ledger.faults[:50]],
+        "complaints": complaints[:50],
+        "variety": dict(sorted(found.deeds.variety.items())),
+        "held": [asdict(each) for each in found.held],
+        "idle": [asdict(each) for each in found.idle],
+        "reloads": found.reloads,
+        "the server's own count": found.ended,
+    }
 
 
 def _aims(found: Found, complaints: list[str]) -> list[Aim]:

@@ -35,15 +35,7 @@ async def read_form(http: HttpRequest) -> EditForm:
         HttpError: it is none, has no picture, or several.
         RequestValidationError: a field that cannot be used.
     """
-    if not http.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise HttpError(
-            415,
-            "this is no form",
-            code="unsupported_media_type",
-            got=f"{http.headers.get('content-type', 'no content type')!r:.80}",
-            expected="multipart/form-data, with the picture in a part named image",
-            fix="send the picture as a file",
-        )
+    _check_kind(http.headers.get("content-type", "no content type"))
     fields, files = dict[str, Any](), dict[str, bytes]()
     body = await http.body()  # the form is read from it
     async with http.form(max_files=_FILES, max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
@@ -63,6 +55,18 @@ async def read_form(http: HttpRequest) -> EditForm:
     except ValidationError as error:
         faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
         raise RequestValidationError(faults) from error
+
+
+def _check_kind(content_type: str) -> None:
+    if not content_type.startswith("multipart/form-data"):
+        raise HttpError(
+            415,
+            "this is no form",
+            code="unsupported_media_type",
+            got=f"{content_type!r:.80}",
+            expected="multipart/form-data, with the picture in a part named image",
+            fix="send the picture as a file",
+        )
 
 
 def _check_end(content_type: str, body: bytes) -> None:
