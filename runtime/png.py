@@ -35,6 +35,7 @@ from PIL.PngImagePlugin import PngInfo
 from sdxl_trt.decode import decode, loads
 from sdxl_trt.errors import UsageError
 
+COMPRESSION = 3  # of 9: against zlib's own 6, a third to a half of the time is saved, and files are a tenth larger
 TEXT_LIMIT = 2**20  # bytes of one text, packed or not, at most
 OWN_KEYWORD, A1111_KEYWORD, XMP_KEYWORD = "sdxl-trt", "parameters", "XML:com.adobe.xmp"
 
@@ -122,7 +123,7 @@ def encode_png(image: NDArray[np.uint8], parameters: Parameters) -> bytes:
     info.add_text(A1111_KEYWORD, _writable(text))  # tEXt where Latin-1 is enough, as webui writes it, else iTXt
     info.add_itxt(OWN_KEYWORD, _writable(_to_json(parameters)))
     file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG", pnginfo=info)
+    Image.fromarray(image).save(file, format="PNG", pnginfo=info, compress_level=COMPRESSION)
     return file.getvalue()
 
 
