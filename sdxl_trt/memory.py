@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,3 +73,10 @@ def _cgroup_limits() -> list[Path]:
     own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::")), "")
     groups = [_CGROUPS / own, *(parent for parent in (_CGROUPS / own).parents if parent.is_relative_to(_CGROUPS))]
     return [group / "memory.max" for group in groups if (group / "memory.max").is_file()]
+
+
+def give_back() -> None:
+    """Give memory that was freed in pieces back to the system, where its allocator can (glibc's does not unasked)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

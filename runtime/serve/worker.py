@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sdxl_trt.errors import GpuLost, SdxlTrtError
+from sdxl_trt.memory import give_back
 from sdxl_trt.runtime.pipeline import Pipeline
 from sdxl_trt.runtime.serve.finishing import begin_job
 from sdxl_trt.runtime.serve.job import Cancelled, DeadlinePassed, Job
@@ -142,6 +143,7 @@ class Worker:
                 self._lost(self, self.jobs)
             self.stepper.close()
             self.pipeline.close()
+            give_back()
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; False: it is time to end."""

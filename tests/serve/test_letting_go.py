@@ -1,6 +1,6 @@
 """A request that is done holds nothing any more: no pictures, and none of the engines of a bundle that was replaced.
 
-The garbage collector is off meanwhile: on a GPU, engines that it has yet to find fill the memory that the next ones need.
+The garbage collector is off meanwhile: on a GPU, engines that it has yet to find fill the memory that others need.
 """
 
 from __future__ import annotations
