@@ -46,6 +46,19 @@ def test_pictures_have_their_size_whatever_the_conditions(size: tuple[int, int])
         assert len(conditions.refiner_time_ids) == 5
 
 
+def test_conditions_of_a_quality() -> None:
+    random = np.random.default_rng(0)
+    sharp, soft, every = (
+        [draw_conditions(random, (128, 96), quality) for _ in range(200)] for quality in ("sharp", "soft", "any")
+    )
+    assert all(each.original == each.canvas and each.blur == 0 for each in sharp)
+    assert all(each.original <= each.canvas for each in soft)
+    assert 0.05 < min(each.original[0] / each.canvas[0] for each in soft) < 0.2
+    small, large = (sum(sign * (a.original[0] - a.canvas[0]) > 0 for a in every) for sign in (-1, 1))
+    assert 20 < small < 80
+    assert 20 < large < 80
+
+
 def test_a_crop_moves_the_picture() -> None:
     scene = scenes("large", held_out=False)[0]
     whole = render(scene, plain((128, 144)), np.random.default_rng(0))
