@@ -165,17 +165,18 @@ class Service:
     def jobs(self) -> list[Job]:
         """Requests that wait or run, on all devices and of all bundles."""
         with self._lock:
-            rooms = [*self._old, *([self._room] if self._room else [])]
-            return [job for room in rooms for worker in room.workers for job in worker.jobs]
+            return [job for worker in self._workers() for job in worker.jobs]
 
     def cancel(self, job: Job) -> None:
         """Take a request back; does nothing where it is done."""
         job.cancel()
+        for worker in self._workers():
+            worker.wake()
+
+    def _workers(self) -> list[Worker]:
+        """Of the bundles that end, too."""
         with self._lock:
-            rooms = [*self._old, *([self._room] if self._room else [])]
-        for room in rooms:
-            for worker in room.workers:
-                worker.wake()
+            return [worker for room in (*self._old, self._room) if room for worker in room.workers]
 
     def seconds_left(self) -> float:
         """Until all that waits and runs should be done."""
@@ -192,8 +193,7 @@ class Service:
         with self._lock:
             if self.state != FAILED:
                 self.state = DRAINING
-            rooms = [*self._old, *([self._room] if self._room else [])]
-        workers = [worker for room in rooms for worker in room.workers]
+            workers = self._workers()
         for worker in workers:
             worker.stop()
         until = None if seconds is None else time.monotonic() + seconds

@@ -124,12 +124,12 @@ class Stepper:
         pictures = [cast(PictureWork, picture) for picture in batch.pictures]
         first = pictures[0]
         plan = first.job.plans[first.leg]
-        loop = self._seats.arrange(plan.expert, batch, pictures, len(plan.prompt.text))
         began, rows = time.monotonic(), batch.rows
         for picture in pictures:
             if picture.job.stage != DENOISING:
                 picture.job.enter(DENOISING)
-        try:
+        try:  # a size that there is no memory for ends its requests, and no others
+            loop = self._seats.arrange(plan.expert, batch, pictures, len(plan.prompt.text))
             finished = loop.step()
         except GpuLost:
             raise

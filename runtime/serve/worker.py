@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from sdxl_trt.errors import GpuLost, SdxlTrtError
+from sdxl_trt.errors import GpuLost
 from sdxl_trt.memory import give_back
 from sdxl_trt.runtime.pipeline import Pipeline
 from sdxl_trt.runtime.serve.finishing import begin_job
@@ -105,9 +105,7 @@ class Worker:
             if not job.result.done():
                 try:
                     work()
-                except SdxlTrtError as error:
-                    self.end(job, error)
-                except Exception as error:  # a bug of ours must not stop the others
+                except Exception as error:  # a bug of ours, too, must not stop the others
                     self.end(job, error)
                 if job.complete:
                     self.end(job, None)

@@ -14,7 +14,7 @@ import pytest
 from closeness import relative_error
 from served import Counting, open_service, wait_until
 
-from sdxl_trt.errors import GpuLost, PromptTooLong, RunError, UnsupportedSize, UsageError
+from sdxl_trt.errors import GpuLost, OutOfMemory, PromptTooLong, RunError, UnsupportedSize, UsageError
 from sdxl_trt.runtime import Pipeline
 from sdxl_trt.runtime.loop import Loop
 from sdxl_trt.runtime.request import Request
@@ -266,6 +266,27 @@ def test_a_bundle_that_cannot_be_loaded_leaves_the_old_one_at_work(service: Serv
         service.load(tmp_path / "nothing")
     assert service.room is room
     assert service.submit(request(steps=1), Terms()).result.result(10).images
+
+
+def test_a_size_that_there_is_no_memory_for_ends_its_requests_alone(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = open_service(demo_bundle)
+    (expert,) = service.room.workers[0].pipeline.experts
+    new_loop = expert.new_loop
+
+    def refused(kept: Any, slots: int, height: int, width: int, tokens: int) -> Loop:
+        if width == 12:
+            raise OutOfMemory("no room for a loop")
+        return new_loop(kept, slots, height, width, tokens)
+
+    monkeypatch.setattr(expert, "new_loop", refused)
+    other = service.submit(request(steps=20), Terms())
+    with pytest.raises(OutOfMemory):
+        service.submit(request(steps=1, size=(96, 64)), Terms()).result.result(30)
+    assert other.result.result(30).images
+    assert service.state == READY
+    assert service.drain(10)
 
 
 def test_requests_of_a_device_that_fails_go_to_another(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
