@@ -37,17 +37,40 @@ def program(package: str) -> Path:
     Raises:
         Missing: neither.
     """
-    found = shutil.which(package) or next(iter(PACKAGES.glob(f"usr/bin/{package}")), None)
+    script = PACKAGES / package
+    found = shutil.which(package) or (script if script.exists() else None)
     if found:
         return Path(found)
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
         raise Missing(f"{package} is not installed, and this system has no apt-get to fetch it with")
     PACKAGES.mkdir(parents=True, exist_ok=True)
-    for command in (["apt-get", "download", package], ["sh", "-c", f"dpkg -x {package}_*.deb ."]):
-        done = subprocess.run(command, cwd=PACKAGES, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise Missing(f"{package} is not installed, and cannot be fetched: {done.stderr.strip()[-200:]}")
-    return PACKAGES / "usr" / "bin" / package
+    try:
+        _unpack([package, *_libraries(package)])
+    except subprocess.CalledProcessError as error:
+        raise Missing(f"{package} is not installed, and cannot be fetched: {error.stderr.strip()[-200:]}") from error
+    libraries = ":".join(map(str, PACKAGES.glob("usr/lib/*-linux-gnu")))
+    script.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH="{libraries}" exec "{PACKAGES}/usr/bin/{package}" "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def _libraries(package: str) -> list[str]:
+    """What an installation, which is not done, would add to the system for the program to find."""
+    plan = _done("apt-get", "install", "--simulate", "--no-install-recommends", package)
+    added = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+    return [name for name in added if name.startswith("lib")]
+
+
+def _unpack(packages: list[str]) -> None:
+    _done("apt-get", "download", *packages)
+    for file in PACKAGES.glob("*.deb"):
+        _done("dpkg", "-x", file.name, ".")
+        file.unlink()
+
+
+def _done(*command: str) -> str:
+    done = subprocess.run(command, cwd=PACKAGES, capture_output=True, text=True, timeout=300, check=True)
+    return done.stdout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from sdxl_trt.engines.hooks import Report, Sink
 from sdxl_trt.engines.source import Source
 from sdxl_trt.engines.targets import TargetRequest
-from sdxl_trt.engines.trt import compile_plan, short_of_memory
+from sdxl_trt.engines.trt import compile_plan, short_of_memory, tells_of_memory
 from sdxl_trt.errors import BuildError, SdxlTrtError
 from sdxl_trt.processes import how_it_ended, start_apart
 from sdxl_trt.progress import silent
@@ -112,9 +112,11 @@ def _died(task: Task, status: int, log: BinaryIO) -> BuildError:
     last = (log.read().decode(errors="replace").strip() or "it printed nothing").splitlines()[-1]
     got = f"{how_it_ended(status)}: {last}"
     what = f"{task.request.flavour.name} ended while it compiled {task.spec.name} for {task.request.name}"
-    if -status == signal.SIGKILL:  # Linux, when memory runs out, sends it to the process that takes most
+    killed = -status == signal.SIGKILL  # Linux, when memory runs out, sends it to the process that takes most
+    if killed or tells_of_memory(last):
         weights = Source(task.export, silent).weights_bytes(task.spec.name, task.request.flavour.precision)
-        return short_of_memory(what, f"{got} (somebody killed it; for want of memory, Linux does)", weights)
+        why = " (somebody killed it; for want of memory, Linux does)" if killed else ""
+        return short_of_memory(what, got + why, weights)
     return BuildError(
         what,
         got=got,

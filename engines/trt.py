@@ -56,7 +56,7 @@ def _explained(what: str, log: Any, weights: int) -> Iterator[None]:
     except _Refused as refused:
         # Errors after the first are its consequences; without a GPU they end in one about a missing driver.
         first = next(iter(log.errors), "no message")
-        if "bad_alloc" in first or "OutOfMemory" in first:
+        if tells_of_memory(first):
             raise short_of_memory(what, first, weights) from None
         raise BuildError(
             what,
@@ -64,6 +64,11 @@ def _explained(what: str, log: Any, weights: int) -> Iterator[None]:
             expected=str(refused),
             fix="report this model and the message; meanwhile --gpu cpu builds it without TensorRT",
         ) from None
+
+
+def tells_of_memory(message: str) -> bool:
+    """Whether this is how the library, or the C++ or Python below it, ends for want of memory."""
+    return any(word in message for word in ("bad_alloc", "OutOfMemory", "MemoryError"))
 
 
 def short_of_memory(what: str, got: str, weights: int) -> BuildError:

@@ -20,6 +20,15 @@ from sdxl_trt.version import __version__
 
 _EMPHASES = {"off": "None", "a1111": None, "a1111-no-norm": "No norm", "interpolate": "interpolate"}
 """A1111's own names where it has them; its default is not written."""
+_SCHEDULE_TYPES = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "beta": "Beta",
+    "linspace": "Uniform",
+    "trailing": "SGM Uniform",
+    "leading": "DDIM",
+}
+"""A1111's labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +109,7 @@ def _pictures(settings: Resolved, request: Request) -> dict[str, Any]:
     """A1111 takes seeds to be a GPU's, unless it reads 'RNG: CPU'."""
     chosen, padding = dataclasses.asdict(settings.options), request.mask_padding
     return {
-        "Schedule type": chosen["sigmas"] or chosen["spacing"],
+        "Schedule type": _SCHEDULE_TYPES.get(chosen["sigmas"] or chosen["spacing"]),
         "Sampler options": " ".join(f"{k}={v}" for k, v in chosen.items() if v is not None) or None,
         "RNG": "CPU" if settings.rng == "cpu" else None,
         "Denoising strength": settings.strength,

@@ -47,7 +47,7 @@ def test_inpainting(run: Callable[..., Any], sdxl_trt: Command, files: tuple[Pat
 def test_samplers_and_their_options(run: Callable[..., Any], sdxl_trt: Command) -> None:
     assert run("--sampler", "DPM++ 2M", "--sigmas", "karras", "--rng", "cuda").status == 0
     settings = sdxl_trt("inspect", "out.png", "--json").json["settings"]
-    assert {"Sampler": "DPM++ 2M", "Schedule type": "karras", "RNG": None}.items() <= settings.items()
+    assert {"Sampler": "DPM++ 2M", "Schedule type": "Karras", "RNG": None}.items() <= settings.items()
     karras = np.asarray(Image.open("out.png"))
     assert run("--sampler", "DPM++ 2M Karras", "--rng", "cuda").status == 0
     assert np.array_equal(np.asarray(Image.open("out.png")), karras)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 import shutil
 import signal
 import threading
@@ -22,7 +21,7 @@ from sdxl_trt.costs import graph_work
 from sdxl_trt.engines.acceptance import random_inputs
 from sdxl_trt.engines.build import build
 from sdxl_trt.engines.targets import resolve_targets
-from sdxl_trt.errors import BuildError, BundleError, ExportError, OutputError
+from sdxl_trt.errors import BuildError, BundleError, ExportError
 from sdxl_trt.exported import read_index, write_index
 from sdxl_trt.spec import Profile, graph_spec, model_graphs
 
@@ -331,15 +330,3 @@ def test_ctrl_c_ends_a_compilation(export: Path, profile: Profile, tmp_path: Pat
     check_bundle(tmp_path, build(export, tmp_path, resolve_targets(["rtx3060"]), profile=profile, progress=stages))
     assert f"{RTX} text_encoder_2" not in stages.built(), "what was finished before is used"
     assert f"{RTX} step" in stages.built()
-
-
-def test_full_disk_is_reported(export: Path, profile: Profile, tmp_path: Path) -> None:
-    """A limit on file sizes fails a write in the middle as a full disk does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(OutputError, match="cannot write"):
-            build(export, tmp_path, resolve_targets(["rtx3060"]), profile=profile)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(tmp_path.rglob(".sdxl-trt-tmp-*"))

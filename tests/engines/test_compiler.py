@@ -25,9 +25,9 @@ from sdxl_trt.engines.build import build
 from sdxl_trt.engines.targets import resolve_targets
 from sdxl_trt.errors import SdxlTrtError
 from sdxl_trt.spec import Profile
-export, bundle, megabytes = sys.argv[1:]
-if int(megabytes):
-    resource.setrlimit(resource.RLIMIT_DATA, (int(megabytes) << 20,) * 2)
+export, bundle, *limit = sys.argv[1:]
+if limit:
+    resource.setrlimit(getattr(resource, limit[0]), (int(limit[1]),) * 2)
 profile = Profile.make(smallest=(64, 64), best=(64, 64), largest=(128, 128), batch=2, tokens=8, chunks=2)
 try:
     build(Path(export), Path(bundle), resolve_targets(["rtx3060"]), profile=profile, progress=print)
@@ -93,7 +93,7 @@ def test_standstill_is_noticed(export: Path, profile: Profile, tmp_path: Path, m
 
 def test_compiling_ends_with_its_parent(export: Path, tmp_path: Path) -> None:
     """A killed build does not leave a process that goes on for minutes with 10 GB."""
-    command = [sys.executable, "-c", BUILD, str(export), str(tmp_path), "0"]
+    command = [sys.executable, "-c", BUILD, str(export), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -111,17 +111,25 @@ def _compiling_of_nobody() -> list[str]:
     return [line for line in lines if line.split()[0] == "1" and compiler.__name__ in line]
 
 
-def test_too_little_memory_is_one_clear_error(export: Path, tmp_path: Path) -> None:
-    def run(megabytes: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", BUILD, str(export), str(tmp_path), str(megabytes)]
+@pytest.mark.parametrize(
+    ("limit", "amount", "said"),
+    [("RLIMIT_DATA", 150 << 20, "GB of free memory"), ("RLIMIT_FSIZE", 100_000, "cannot write")],
+)
+def test_too_little_memory_or_disk_is_one_clear_error(
+    limit: str, amount: int, said: str, export: Path, tmp_path: Path
+) -> None:
+    """A limit on file sizes fails a write in the middle as a full disk does."""
+
+    def run(*limited: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", BUILD, str(export), str(tmp_path), *limited]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    failed = run(150)
+    failed = run(limit, str(amount))
     print(failed.stderr)
     assert failed.returncode == 1
-    assert "GB of free memory" in failed.stderr
+    assert said in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not list(tmp_path.rglob(".sdxl-trt-tmp-*"))
     assert not (tmp_path / "bundle.json").exists()
-    assert run(0).returncode == 0
+    assert run().returncode == 0
     assert (tmp_path / "bundle.json").exists()
