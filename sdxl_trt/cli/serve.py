@@ -36,6 +36,8 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--ssl-certfile", type=_FILE, help="Certificate (PEM), for HTTPS."),
         click.option("--max-body", type=click.IntRange(1, 4096), default=64, show_default=True, metavar="MIB",
                      help="Of one request, its pictures too."),
+        click.option("--connections", type=click.IntRange(1), default=512, show_default=True, metavar="N",
+                     help="At a time; more are told to come again (503). Each takes a file descriptor."),
         click.option("--queue", type=click.IntRange(1), default=256, show_default=True, metavar="N",
                      help="Requests that wait or run; more are told to come again (429)."),
         click.option("--no-keys", is_flag=True, help="Let everybody ask, although other hosts reach it."),
@@ -148,6 +150,7 @@ def _context(bundle: Path | Reference | None, settings: dict[str, Any]) -> Conte
         settings=Settings(
             keys=settings["keys"],
             body=settings["max_body"] * _MIB,
+            connections=settings["connections"],
             otlp=settings["otlp"],
             pull=settings["allow_pull"],
         ),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from bare_http import GENERATIONS, form, head_and_body, png_of
 from PIL import Image
-from running import Running, running, talk
+from running import Running, running, talk, wait_until
 
 from sdxl_trt.runtime.serve.http import bodies
 from sdxl_trt.runtime.serve.http.context import Context, Settings
@@ -108,6 +108,19 @@ def test_connections_stay_open_between_requests_and_while_an_answer_takes_longer
         time.sleep(0.2)
         assert connection.sock is kept is not None
     connection.close()
+
+
+def test_connections_beyond_the_limit_are_told_to_come_again(server: Running) -> None:
+    with running(Context(service=server.context.service, settings=Settings(connections=3))) as few:
+        held = [socket.create_connection(few.address, 20) for _ in range(3)]
+        for sent in (b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            status, headers, body = head_and_body(talk(few.address, sent))
+            assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+            assert (body["what"], body["expected"]) == ("too many connections", "at most 3")
+        held.pop().close()
+        wait_until(lambda: few.get("/healthz").status_code == 200)
+        for one in held:
+            one.close()
 
 
 def test_a_client_that_is_gone_before_its_body_is_complete(server: Running) -> None:

@@ -59,7 +59,9 @@ def running(context: Context) -> Iterator[Running]:
     """A server over a service, on a free port of 127.0.0.1."""
     app = create_app(context)
     opened = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=guarded(context.settings.idle_seconds), ws="none", log_config=None)
+    settings = context.settings
+    http = guarded(settings.idle_seconds, settings.connections)
+    config = uvicorn.Config(app, http=http, ws="none", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([opened],), daemon=True)
     thread.start()

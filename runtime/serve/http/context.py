@@ -37,6 +37,8 @@ class Settings:
     """A body must have come after so long."""
     idle_seconds: float = 15.0
     """A connection without a request is closed after so long."""
+    connections: int = 512
+    """At a time."""
     otlp: str | None = None
     """Where traces go (an OTLP endpoint); None: nowhere."""
     pull: bool = False

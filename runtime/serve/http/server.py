@@ -24,7 +24,7 @@ from fastapi import FastAPI
 
 from sdxl_trt.errors import GpuLost, SdxlTrtError, UsageError
 from sdxl_trt.runtime.serve.http.connections import guarded
-from sdxl_trt.runtime.serve.http.context import Context
+from sdxl_trt.runtime.serve.http.context import Context, Settings
 from sdxl_trt.runtime.serve.http.errors import HttpError
 from sdxl_trt.runtime.serve.http.loader import Loader
 from sdxl_trt.runtime.serve.http.logs import CONFIG, log
@@ -115,7 +115,7 @@ class Server:
         self._address, self._drain_seconds = address, drain_seconds
         self._stopping = False
         self._error: BaseException | None = None
-        self._uvicorn = _Uvicorn(_config(app, address, self._context.settings.idle_seconds))
+        self._uvicorn = _Uvicorn(_config(app, address, self._context.settings))
 
     def run(self, opened: socket.socket) -> None:
         """Load the bundle and serve it, until it is told to end.
@@ -188,15 +188,15 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _config(app: FastAPI, address: Address, idle_seconds: float) -> uvicorn.Config:
+def _config(app: FastAPI, address: Address, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http=guarded(idle_seconds),
+        http=guarded(settings.idle_seconds, settings.connections),
         ws="none",
         log_config=CONFIG,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=round(idle_seconds),
+        timeout_keep_alive=round(settings.idle_seconds),
         timeout_graceful_shutdown=LAST_SECONDS,
         ssl_certfile=address.certificate,
         ssl_keyfile=address.private_key,
