@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -93,7 +94,7 @@ def save(folder: Path, parts: dict[str, nn.Module], configs: dict[str, dict[str,
         (new / part / _json_name(part)).write_text(text, encoding="utf-8")
     for part, module in parts.items():
         tensors = {name: value.half().contiguous().cpu() for name, value in module.state_dict().items()}
-        save_file(tensors, new / part / FILES[part], metadata={"format": "pt"})
+        (new / part / FILES[part]).write_bytes(as_bytes(tensors, metadata={"format": "pt"}))
     for part in TOKENIZERS:
         if described[""][part][0]:
             shutil.copytree(DEMO_CHECKPOINT / part, new / part)

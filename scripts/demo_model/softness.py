@@ -76,7 +76,7 @@ class SoftUnetStage(UnetStage):
 
     name = "soft-unet"
     rate = 3e-4
-    soft = 0.5
+    soft = 0.4
 
     def __init__(self, run: Run, steps: int, latents: Latents, base: nn.ModuleDict) -> None:
         super().__init__(run, steps, latents)

@@ -26,7 +26,7 @@ STEPS = {
     "unet": 19000,
     "student": 4000,
     "soft-vae": 3000,
-    "soft-unet": 3000,
+    "soft-unet": 4500,
     "refiner": 1000,
 }
 """Steps of each stage, in their order."""
