@@ -29,6 +29,8 @@ from sdxl_trt.spec import Profile, VaeSpec
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 REQUIRED = 2e-5
+PICTURES = 8
+"""Whose seams are looked at: one alone may have its own edges there."""
 ANY_SIZE = Profile.make(smallest=(8, 8), best=(128, 128), largest=(256, 256), batch=1)
 SIZES = [(32, 32, 16), (27, 17, 16), (16, 30, 16), (25, 13, 8), (32, 20, 12)]
 """Height, width and tile in latent elements; the last tiles have 1 to 12."""
@@ -125,21 +127,19 @@ def steps_across(picture: NDArray[np.float32], places: list[int]) -> float:
 
 @pytest.mark.parametrize("tile", [64, 128])
 def test_seams(ours: Vae, theirs: Any, monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    """Where tiles meet, blending takes away 85 % of the steps that there are when tiles are just cut."""
+    """Where tiles meet, blending takes away nine tenths of the steps that there are when tiles are just cut."""
     from scripts.demo_model.vae import draw_pictures
 
-    drawn = draw_pictures(np.random.default_rng(3), 1, whole=True)[0][0].numpy()
-    pixels = np.tile(drawn, (1, 3, 3))[:, :256, :256]
-    array = ours.moments(pixels)[:4] * np.float32(theirs.config.scaling_factor)
-    whole, tiled = ours.decode(array), ours.decode(array, tile)
-    error = np.abs(tiled.clip(-1, 1) - whole.clip(-1, 1)) * 127.5
+    drawn = draw_pictures(np.random.default_rng(3), PICTURES, whole=True)[0].numpy()
+    arrays = [ours.moments(np.tile(each, (1, 3, 3))[:, :256, :256])[:4] for each in drawn]
+    arrays = [array * np.float32(theirs.config.scaling_factor) for array in arrays]
+    whole, blended = ([ours.decode(array, how) for array in arrays] for how in (None, tile))
     monkeypatch.setattr(tiling, "_coming", np.ones)
-    cut = ours.decode(array, tile)
+    cut = [ours.decode(array, tile) for array in arrays]
     places = list(range(tile * 3 // 4, 256, tile * 3 // 4))
-    found = [steps_across(each.clip(-1, 1), places) for each in (whole, tiled, cut)]
-    print(f"{tile} pixels, tiled against whole, levels of 256: mean {error.mean():.2f}, largest {error.max():.1f}")
+    found = [np.mean([steps_across(each.clip(-1, 1), places) for each in made]) for made in (whole, blended, cut)]
     print("steps across seams, levels of 256: whole {:.3f}, blended {:.3f}, cut {:.3f}".format(*found))
-    assert found[1] - found[0] < 0.15 * (found[2] - found[0])
+    assert found[1] - found[0] < 0.1 * (found[2] - found[0])
 
 
 SPEC = VaeSpec(scaling_factor=1.0, force_upcast=True)
