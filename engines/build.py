@@ -35,7 +35,7 @@ from sdxl_trt.engines.naming import Naming
 from sdxl_trt.engines.ort import ease_group_norms, store_graph
 from sdxl_trt.engines.pending import Existing
 from sdxl_trt.engines.source import Source
-from sdxl_trt.engines.targets import TargetRequest
+from sdxl_trt.engines.targets import TargetRequest, check_vae
 from sdxl_trt.engines.twins import same_network
 from sdxl_trt.progress import Progress, silent
 from sdxl_trt.spec import GraphSpec, Profile, Work, graph_spec, model_graphs
@@ -67,7 +67,7 @@ def build(
         progress: told of every check, compilation and acceptance.
 
     Raises:
-        UsageError: the refiner is none, or not one of this model.
+        UsageError: the refiner is none, or not one of this model; or its VAE cannot be built for a target.
         FlavourUnavailable: a library or GPU that a target needs is not here; nothing was written.
         ExportError: the export is incomplete, or its files or the checkpoint's changed.
         BuildError: an engine could not be compiled or was not accepted.
@@ -78,6 +78,7 @@ def build(
     second = Source(refiner, progress) if refiner else None
     if second and (error := conflict(source.index.model, second.index.model)):
         raise error
+    check_vae(requests, source.index.model)
     versions = {request.name: check_buildable(request.flavour, request.sms) for request in requests}
     store = BlobStore(bundle)
     with store.lock():

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sdxl_trt.engines.flavours import FLAVOURS, Flavour
 from sdxl_trt.errors import UnknownName, UsageError
-from sdxl_trt.gpus import CPU, Gpu, able_flavours, find_gpu
+from sdxl_trt.gpus import CPU, PORTABLE, PORTABLE_SMS, able_flavours, find_gpu
+from sdxl_trt.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class TargetRequest:
 
     flavour: Flavour
     sms: tuple[int, ...]
-    """Compute capabilities, ascending; none where nothing is compiled."""
+    """Compute capabilities, ascending; none where nothing is compiled, and for portable engines."""
     processor: str
     """Instruction set of the hosts it is for: this host's, as no library here compiles for another."""
     weight_streaming: bool = False
@@ -25,8 +26,9 @@ class TargetRequest:
 
     @property
     def name(self) -> str:
-        """Of the target in the bundle: tensorrt-rtx-sm86-sm89, tensorrt-sm90, onnxruntime-x86_64."""
-        return "-".join([self.flavour.name, *([f"sm{sm}" for sm in self.sms] or [self.processor])])
+        """Of the target in the bundle: tensorrt-rtx-sm86-sm89, tensorrt-rtx-portable, onnxruntime-x86_64."""
+        without = PORTABLE if self.flavour.sms else self.processor
+        return "-".join([self.flavour.name, *([f"sm{sm}" for sm in self.sms] or [without])])
 
     def streams(self, graph: str) -> bool:
         """Whether the weights of a graph's engine may be streamed: those of the graph that runs many times."""
@@ -48,10 +50,12 @@ def resolve_targets(
     """What to build for the named GPUs.
 
     GPUs that can share engines do: TensorRT for RTX compiles one plan for several compute capabilities, and the plan
-    is no larger for it. TensorRT's own engines are one set per compute capability. onnxruntime's are one set for all.
+    is no larger for it (Turing has its own: what suits it slows down others). TensorRT's own engines are one set per
+    compute capability. onnxruntime's are one set for all. Portable engines are a target of their own: a host prefers
+    those for its own compute capability.
 
     Args:
-        gpus: names from the catalogue, or 'cpu'.
+        gpus: names from the catalogue, 'cpu', or 'portable'.
         flavour: for all of them; when not given, onnxruntime for the CPU and each GPU's own default.
         weight_streaming: build steps' engines so that their weights may be streamed.
 
@@ -65,15 +69,20 @@ def resolve_targets(
         )
     if flavour is not None and flavour not in FLAVOURS:
         raise UnknownName("flavour", flavour, FLAVOURS)
-    found = [None if name.strip().lower() == CPU else find_gpu(name) for name in gpus]
-    chosen = [(_flavour(gpu, flavour), gpu) for gpu in found]
+    chosen = [_choose(name, flavour) for name in gpus]
     requests: list[TargetRequest] = []
     for one in dict.fromkeys(flavour for flavour, _ in chosen):
-        sms = sorted({gpu.sm for flavour, gpu in chosen if flavour is one and gpu} if one.sms != () else ())
-        together = one.sms is not None
-        groups = [sms] if together else [[sm] for sm in sms]
+        groups = _groups({sm for flavour, sm in chosen if flavour is one}, together=one.sms is not None)
         requests += (_request(one, group, weight_streaming=weight_streaming) for group in groups)
     return tuple(requests)
+
+
+def _groups(sms: set[int | None], *, together: bool) -> list[list[int]]:
+    """Compute capabilities by set of engines; None, which is none in particular, is a set without any."""
+    named = sorted(sm for sm in sms if sm is not None)
+    shared = [sm for sm in named if together and sm in PORTABLE_SMS]
+    alone = [[sm] for sm in named if sm not in shared]
+    return [*alone, *([shared] if shared else []), *([[]] if None in sms else [])]
 
 
 def _request(flavour: Flavour, sms: Iterable[int], *, weight_streaming: bool) -> TargetRequest:
@@ -89,12 +98,21 @@ def _request(flavour: Flavour, sms: Iterable[int], *, weight_streaming: bool) ->
     )
 
 
-def _flavour(gpu: Gpu | None, wanted: str | None) -> Flavour:
-    """The flavour for a GPU (None: the CPU), which is the one wanted or an error."""
-    able = able_flavours(gpu.sm) if gpu else ("onnxruntime",)
-    name = wanted or (gpu.default_flavour if gpu else able[0])
+def _choose(name: str, wanted: str | None) -> tuple[Flavour, int | None]:
+    """The flavour for the name of a GPU, which is the one wanted or an error, and the SM to compile for, if any."""
+    spelled = name.strip().lower()
+    if spelled == CPU:
+        return _able(("onnxruntime",), wanted, "the CPU"), None
+    if spelled == PORTABLE:
+        return _able(("tensorrt-rtx",), wanted, "GPUs that are not named"), None
+    gpu = find_gpu(name)
+    flavour = _able(able_flavours(gpu.sm), wanted or gpu.default_flavour, f"{gpu.name} (SM {gpu.sm})")
+    return flavour, None if flavour.sms == () else gpu.sm
+
+
+def _able(able: Sequence[str], wanted: str | None, where: str) -> Flavour:
+    name = wanted or able[0]
     if name not in able:
-        where = f"{gpu.name} (SM {gpu.sm})" if gpu else "the CPU"
         raise UsageError(
             f"{name} engines cannot serve {where}",
             got=f"--flavour {name}",
@@ -102,3 +120,20 @@ def _flavour(gpu: Gpu | None, wanted: str | None) -> Flavour:
             fix=f"--flavour {able[0]}, or leave --flavour out",
         )
     return FLAVOURS[name]
+
+
+def check_vae(requests: Iterable[TargetRequest], model: ModelSpec) -> None:
+    """Refuse at once what TensorRT for RTX would only refuse after the minutes that a step's engine takes.
+
+    Raises:
+        UsageError: engines for Turing, of a model whose VAE must run in float32.
+    """
+    if model.vae.force_upcast and any(
+        request.flavour.name == "tensorrt-rtx" and 75 in request.sms for request in requests
+    ):
+        raise UsageError(
+            "TensorRT for RTX cannot build this model's VAE for SM 7.5",
+            got="a VAE that must run in float32 (force_upcast), whose matrix products it does not build for Turing",
+            expected="a VAE that runs in float16, as madebyollin/sdxl-vae-fp16-fix does",
+            fix='--vae FOLDER, of one whose config.json has "force_upcast": false; or --flavour onnxruntime-cuda',
+        )

@@ -11,9 +11,13 @@ from sdxl_trt.bundle.content import Blob
 from sdxl_trt.bundle.manifest import Manifest, Target
 from sdxl_trt.bundle.presence import not_pulled
 from sdxl_trt.errors import NoTargetForHost, NotPulled
+from sdxl_trt.gpus import PORTABLE_SMS
 
 ON_CPU, ON_CUDA = GRAPHS = ("onnxruntime", "onnxruntime-cuda")
 """Flavours of onnxruntime, which takes graphs as they are: on the processor, and on NVIDIA's GPUs."""
+
+RTX = "tensorrt-rtx"
+"""The flavour of TensorRT's whose engines may be for no compute capability in particular."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +91,10 @@ def refusal(target: Target, host: Host) -> str | None:
     version = host.flavours[target.flavour]
     if not _version_fits(target, version):
         return f"built with {target.flavour} {target.flavour_version}, this host has {version}"
+    sms = PORTABLE_SMS if target.flavour == RTX and not target.sms else target.sms
     on_gpu = target.flavour != ON_CPU
-    if (on_gpu and host.sm is None) or (target.sms and host.sm not in target.sms):
-        wanted = ", ".join(f"SM {sm}" for sm in target.sms) or "an NVIDIA GPU"
+    if (on_gpu and host.sm is None) or (sms and host.sm not in sms):
+        wanted = ", ".join(f"SM {sm}" for sm in sms) or "an NVIDIA GPU"
         return f"built for {wanted}, this host has " + (f"SM {host.sm}" if host.sm else "no NVIDIA GPU")
     return None
 

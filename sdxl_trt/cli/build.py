@@ -121,7 +121,13 @@ def _check_pair(model: str, refiner: str, vae: Path | None, progress: Progress) 
 
 @click.command("build")
 @MODEL
-@click.option("--gpu", "gpus", multiple=True, required=True, help="See `sdxl-trt gpus`; or cpu. Repeat for several.")
+@click.option(
+    "--gpu",
+    "gpus",
+    multiple=True,
+    required=True,
+    help="See `sdxl-trt gpus`; or cpu; or portable, for RTX 30 and later. Repeat.",
+)
 @click.option("--flavour", type=click.Choice(NAMES), help="[default: the GPU's]")
 @click.option("--size", type=SIZE, help="The one size to build for.")
 @click.option("--sizes", help="MIN..MAX, as 512x512..1536x1536.  [default: half to one and a half of the model's]")

@@ -5,12 +5,14 @@ The figures are in the .toml files beside this one, the documents they are from 
 
 from sdxl_trt.gpus.catalogue import load_gpus, parse_gpus, parse_sources
 from sdxl_trt.gpus.lookup import find_gpu
-from sdxl_trt.gpus.model import ARCHITECTURES, CPU, FORMS, RTX_SMS, Gpu, able_flavours
+from sdxl_trt.gpus.model import ARCHITECTURES, CPU, FORMS, PORTABLE, PORTABLE_SMS, RTX_SMS, Gpu, able_flavours
 
 __all__ = [
     "ARCHITECTURES",
     "CPU",
     "FORMS",
+    "PORTABLE",
+    "PORTABLE_SMS",
     "RTX_SMS",
     "Gpu",
     "able_flavours",

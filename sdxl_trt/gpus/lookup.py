@@ -7,7 +7,7 @@ import re
 
 from sdxl_trt.errors import UnknownName, UsageError
 from sdxl_trt.gpus.catalogue import load_gpus
-from sdxl_trt.gpus.model import CPU, Gpu, normalise
+from sdxl_trt.gpus.model import CPU, PORTABLE, Gpu, normalise
 
 _WITHOUT_TENSOR_CORES = re.compile(
     r"(gtx?|mx)\d+.*|(9|10|16)[1-9]0(ti|super)?|titanxp?|quadro[kmp]\d+|[kmp]\d{1,3}((pcie|sxm).*)?"
@@ -32,7 +32,12 @@ def find_gpu(name: str) -> Gpu:
             return by_name[spelled]
     _check_tensor_cores(name, wanted)
     keys = dict.fromkeys(by_name[spelled].key for spelled in _near(wanted, list(by_name)))
-    raise UnknownName("GPU", name, [*keys, CPU], fix=f"`sdxl-trt gpus` lists all {len(load_gpus())}")
+    raise UnknownName(
+        "GPU",
+        name,
+        [*keys, CPU],
+        fix=f"`sdxl-trt gpus` lists all {len(load_gpus())}; --gpu {PORTABLE} builds for all RTX GPUs since RTX 30",
+    )
 
 
 def _near(wanted: str, known: list[str]) -> list[str]:

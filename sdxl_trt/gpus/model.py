@@ -21,6 +21,13 @@ HALF_RATE_FORMS = ("geforce", "laptop")
 CPU = "cpu"
 """The name of the CPU target, taken wherever a GPU's name is. It is no GPU: callers handle it before `find_gpu`."""
 
+PORTABLE = "portable"
+"""The name, where engines are built, of those of TensorRT for RTX that are for no compute capability in particular."""
+
+PORTABLE_SMS = tuple(sm for sm in RTX_SMS if sm >= 80)
+"""Compute capabilities that they run on: Turing takes none but its own (NVIDIA, "CPU-Only AOT and TensorRT-RTX
+Engines")."""
+
 
 def able_flavours(sm: int) -> tuple[str, ...]:
     """Flavours of engines that a GPU of a compute capability (86 for 8.6) can have, the preferred ones first."""

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from sdxl_trt.bundle import BlobStore, Manifest, read_manifest, write_manifest
+from sdxl_trt.bundle import BlobStore, Host, Manifest, choose_target, read_manifest, write_manifest
 from sdxl_trt.costs import graph_work
 from sdxl_trt.engines.acceptance import random_inputs
 from sdxl_trt.engines.build import build
@@ -165,6 +165,16 @@ def test_rtx_gpus_share_a_plan_of_the_same_size(bundle: Path, export: Path, prof
     sizes = [sum(e.file.bytes for e in target.engines.values()) for target in (shared, single)]
     print(f"plans for SM 86 and 89: {sizes[0]} bytes, for SM 86 alone: {sizes[1]}")
     assert sizes[0] < 1.05 * sizes[1]
+
+
+def test_portable_plans_are_for_gpus_that_have_none(bundle: Path, export: Path, profile: Profile) -> None:
+    manifest = build(export, bundle, resolve_targets(["portable"]), profile=profile)
+    check_bundle(bundle, manifest)
+    (portable,) = (target for target in manifest.targets if target.name == "tensorrt-rtx-portable")
+    assert portable.sms == ()
+    for sm, name in ((86, RTX), (89, portable.name), (121, portable.name)):
+        host = Host(processor=portable.processor, flavours={portable.flavour: portable.flavour_version}, sm=sm)
+        assert choose_target(manifest, host, bundle).name == name
 
 
 def test_progress_is_told_of_every_stage(export: Path, profile: Profile, tmp_path: Path) -> None:

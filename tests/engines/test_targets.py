@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 
 import pytest
 
-from sdxl_trt.engines.targets import resolve_targets
+from sdxl_trt.engines.targets import check_vae, resolve_targets
 from sdxl_trt.errors import UnknownName, UsageError
+from sdxl_trt.spec import ModelSpec
 
 CPU = f"onnxruntime-{platform.machine()}"
 
@@ -26,6 +28,9 @@ CPU = f"onnxruntime-{platform.machine()}"
         (["rtx3060", "rtx4090"], "tensorrt", ["tensorrt-sm86", "tensorrt-sm89"]),
         (["a10", "l40s"], "tensorrt-rtx", ["tensorrt-rtx-sm86-sm89"]),
         (["h200", "rtx3060"], "onnxruntime-cuda", [CPU.replace("onnxruntime", "onnxruntime-cuda")]),
+        (["Portable"], None, ["tensorrt-rtx-portable"]),
+        (["portable", "rtx4090", "cpu", "rtx3060"], None, ["tensorrt-rtx-sm86-sm89", "tensorrt-rtx-portable", CPU]),
+        (["rtx4090", "rtx2080", "rtx3060"], None, ["tensorrt-rtx-sm75", "tensorrt-rtx-sm86-sm89"]),
     ],
 )
 def test_targets(gpus: list[str], flavour: str | None, names: list[str]) -> None:
@@ -45,6 +50,7 @@ def test_precision_comes_with_the_flavour() -> None:
         (["rtx3060"], "onnxruntime", "tensorrt or tensorrt-rtx or onnxruntime-cuda for"),
         (["cpu"], "tensorrt", "onnxruntime for"),
         (["rtx3060", "cpu"], "tensorrt-rtx", "onnxruntime for"),
+        (["portable"], "tensorrt", "tensorrt-rtx for"),
     ],
 )
 def test_flavour_that_cannot_serve_a_gpu_is_refused(gpus: list[str], flavour: str, able: str) -> None:
@@ -71,9 +77,22 @@ def test_weight_streaming_that_a_flavour_lacks_is_refused(gpu: str, flavour: str
     assert caught.value.expected == "tensorrt or tensorrt-rtx"
 
 
+def test_a_float32_vae_is_refused_for_turing_alone(toy_model: ModelSpec) -> None:
+    """What the library says of it comes after the step's minutes: tests/spine/test_gpus.py."""
+    assert toy_model.vae.force_upcast
+    with pytest.raises(UsageError, match="cannot build this model's VAE for SM 7.5") as caught:
+        check_vae(resolve_targets(["rtx3060", "rtx2080"]), toy_model)
+    assert caught.value.fix.startswith("--vae FOLDER")
+    half = dataclasses.replace(toy_model, vae=dataclasses.replace(toy_model.vae, force_upcast=False))
+    check_vae(resolve_targets(["rtx2080"]), half)
+    for other in (resolve_targets(["rtx3060", "portable"]), resolve_targets(["rtx2080"], "onnxruntime-cuda")):
+        check_vae(other, toy_model)
+
+
 def test_unknown_names() -> None:
-    with pytest.raises(UnknownName, match="did you mean rtx4090"):
+    with pytest.raises(UnknownName, match="did you mean rtx4090") as caught:
         resolve_targets(["rtx4091"])
+    assert "--gpu portable" in caught.value.fix
     with pytest.raises(UnknownName, match="did you mean tensorrt-rtx"):
         resolve_targets(["rtx4090"], "tensorrt-rxt")
     with pytest.raises(UsageError, match="no target"):

@@ -25,6 +25,7 @@ CPU = make_target("cpu")
         ([CPU], RTX_3060, CPU),
         ([CPU, EXACT], dataclasses.replace(RTX_3060, sm=None), CPU),
         ([CPU, EXACT], dataclasses.replace(RTX_3060, sm=75), CPU),
+        ([CPU, PORTABLE], dataclasses.replace(RTX_3060, sm=75), CPU),
         ([CPU, EXACT], dataclasses.replace(RTX_3060, flavours={"onnxruntime": "1.32.0"}), CPU),
     ],
 )
@@ -39,6 +40,8 @@ def test_best_target_is_chosen(targets: list[Target], host: Host, chosen: Target
         (EXACT, dataclasses.replace(RTX_3060, sm=75), "built for SM 86, SM 89, this host has SM 75"),
         (EXACT, dataclasses.replace(RTX_3060, sm=None), "this host has no NVIDIA GPU"),
         (PORTABLE, dataclasses.replace(RTX_3060, sm=None), "this host has no NVIDIA GPU"),
+        (PORTABLE, dataclasses.replace(RTX_3060, sm=75), "SM 121, this host has SM 75"),
+        (PORTABLE, dataclasses.replace(RTX_3060, sm=90), "SM 121, this host has SM 90"),
         (EXACT, dataclasses.replace(RTX_3060, flavours={}), "needs tensorrt-rtx 1.7.1.116"),
         (
             EXACT,
