@@ -6,11 +6,8 @@ modules loaded with their weights, and torch.onnx.export's older exporter, which
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import click
@@ -20,12 +17,7 @@ from benchmarks.fullsize_picture import EDGE, measure_picture
 from benchmarks.report import RESULTS, Aim, Report, publish
 from benchmarks.watch import Watched, watch
 from sdxl_trt.bench.rows import Row
-from sdxl_trt.bundle import BlobStore, read_manifest
-from sdxl_trt.engines.compiler import Task, compile_apart
-from sdxl_trt.engines.flavours import FLAVOURS
-from sdxl_trt.engines.targets import TargetRequest
-from sdxl_trt.exported import read_index
-from sdxl_trt.spec import Profile, graph_spec
+from sdxl_trt.bundle import read_manifest
 
 CLI = (sys.executable, "-m", "sdxl_trt")
 EXPORTERS = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
@@ -38,6 +30,7 @@ KINDS = ("base", "refiner", "turbo")
 PLANS = {
     "SM 86": ("rtx3060",),
     "SM 80, 86, 89, 120, 121": ("a100", "rtx3060", "rtx4090", "rtx5090", "spark"),
+    "portable": ("portable",),
 }
 """Kinds of plan by the GPUs that are named for them. (SM 75 takes no float32 VAE.)"""
 
@@ -158,7 +151,6 @@ def measure_build(folder: Path) -> Report:
         )
         rows += [Row(who="sdxl-trt", what=f"all, {name}: time", unit="s", samples=(watched.seconds,)), anonymous]
         shutil.rmtree(bundle)
-    rows += _portable(folder / "portable-export", folder / "base")
     step = next(row for row in rows if row.what == "step, SM 86: time")
     memory = next(row for row in rows if row.what == "all, SM 86: peak anonymous memory")
     return Report(
@@ -169,30 +161,6 @@ def measure_build(folder: Path) -> Report:
         aims=[Aim(row=step, bound=STEP_SECONDS, at_most=True), Aim(row=memory, bound=STEP_BYTES, at_most=True)],
         notes=("Memory is that of all processes together, looked at every 0.1 s; mapped weights are not in it.",),
     )
-
-
-def _portable(export: Path, model: Path) -> list[Row]:
-    """The plan of the step for no compute capability in particular, which `sdxl-trt build` does not make."""
-    watch([*CLI, "export", model, "-o", export, "--precision", "float16"], log=_log(export))
-    model_spec = read_index(export).model
-    smallest, best, largest, batch = (512, 512), model_spec.native_size, (1536, 1536), 4
-    task = Task(
-        export=export,
-        request=TargetRequest(flavour=FLAVOURS["tensorrt-rtx"], sms=(), processor=platform.machine()),
-        spec=graph_spec("step", model_spec, "float16"),
-        profile=Profile.make(smallest=smallest, best=best, largest=largest, batch=batch),
-    )
-    with tempfile.TemporaryDirectory(dir=export.parent) as place:
-        store = BlobStore(Path(place))
-        started = time.perf_counter()
-        with store.lock(), store.writer() as writer:
-            compile_apart(task, writer, lambda _done, _total: None)
-        seconds = time.perf_counter() - started
-    figures = (("time", "s", seconds), ("plan", "bytes", float(writer.bytes)))
-    return [
-        Row(who="tensorrt-rtx", what=f"step, portable: {what}", unit=unit, samples=(value,))
-        for what, unit, value in figures
-    ]
 
 
 def _log(folder: Path) -> Path:
