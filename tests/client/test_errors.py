@@ -16,6 +16,8 @@ from sdxl_trt.client.failures import error_of, read_complaint
 from sdxl_trt.client.server import Body
 from sdxl_trt.errors import TransferError, Unreachable, UnsupportedSize, UsageError
 
+pytestmark = pytest.mark.timed
+
 Ask = Callable[..., Any]
 
 PATH = "/v1/images/generations"

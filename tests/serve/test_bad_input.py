@@ -31,6 +31,8 @@ from sdxl_trt.runtime.serve.http.context import Context, Settings
 from sdxl_trt.runtime.serve.http.keys import new_key
 from sdxl_trt.runtime.serve.job import DENOISING, QUEUED, Job, Terms
 
+pytestmark = pytest.mark.timed
+
 OPENAI, TEXT, IMAGE = "/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
 GOOD = {"prompt": "a large red circle on a white background", "size": "64x64", "steps": 30, "seed": 11}
 LONG = GOOD | {"steps": 290, "size": "192x192"}

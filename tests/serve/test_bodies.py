@@ -19,6 +19,8 @@ from running import Running, running, talk, wait_until
 from sdxl_trt.runtime.serve.http import bodies
 from sdxl_trt.runtime.serve.http.context import Context, Settings
 
+pytestmark = pytest.mark.timed
+
 GOOD = {"prompt": "a red circle", "size": "64x64", "steps": 1}
 LIMIT = 2**16
 

@@ -18,6 +18,8 @@ import pytest
 from running import Process, serve_process
 from served import wait_until
 
+pytestmark = pytest.mark.timed
+
 LONG = {"prompt": "an extremely red circle", "size": "192x192", "steps": 140}
 SHORT = {"prompt": "an extremely red circle", "size": "64x64", "steps": 2}
 

@@ -22,6 +22,8 @@ from sdxl_trt.ship.registry import Registry
 from sdxl_trt.ship.retrying import Patience
 from sdxl_trt.ship.verified import verified
 
+pytestmark = pytest.mark.timed
+
 QUICK = Patience(pauses=(0.001, 0.001, 0.001))
 CONTENT = hashlib.shake_128(b"content").digest(3_000_000)
 BLOB = Descriptor.of(CONTENT, "application/octet-stream")
