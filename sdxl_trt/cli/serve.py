@@ -81,9 +81,11 @@ def serve_command(
     if new_key is not None or admin:
         _make_key(settings["keys"], new_key, admin, as_json)
         return
+    from sdxl_trt.runtime.serve.heap import share_heaps
     from sdxl_trt.runtime.serve.http.app import create_app
     from sdxl_trt.runtime.serve.http.server import Server
 
+    share_heaps()
     address = _address(settings)
     app = create_app(_context(bundle, settings))
     opened = address.listen()
