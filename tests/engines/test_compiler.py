@@ -118,10 +118,14 @@ def _compiling_of_nobody() -> list[str]:
 def test_too_little_memory_or_disk_is_one_clear_error(
     limit: str, amount: int, said: str, export: Path, tmp_path: Path
 ) -> None:
-    """A limit on file sizes fails a write in the middle as a full disk does."""
+    """A limit on file sizes fails a write in the middle as a full disk does.
+
+    The bundle has no neighbours: a plan that one of them has already is linked, and no limit is met.
+    """
+    bundle = tmp_path / "bundle"
 
     def run(*limited: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", BUILD, str(export), str(tmp_path), *limited]
+        command = [sys.executable, "-c", BUILD, str(export), str(bundle), *limited]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     failed = run(limit, str(amount))
@@ -129,7 +133,7 @@ def test_too_little_memory_or_disk_is_one_clear_error(
     assert failed.returncode == 1
     assert said in failed.stderr
     assert "Traceback" not in failed.stderr
-    assert not list(tmp_path.rglob(".sdxl-trt-tmp-*"))
-    assert not (tmp_path / "bundle.json").exists()
+    assert not list(bundle.rglob(".sdxl-trt-tmp-*"))
+    assert not (bundle / "bundle.json").exists()
     assert run().returncode == 0
-    assert (tmp_path / "bundle.json").exists()
+    assert (bundle / "bundle.json").exists()
