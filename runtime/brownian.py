@@ -55,7 +55,7 @@ class BrownianPath:
         low, high = (self._rounded(time) for time in sorted((first, second)))
         if low == high:
             return np.zeros(self._shape, np.float32)
-        scale = np.float32(math.sqrt(abs(np.float32(second) - np.float32(first))))
+        scale = np.float32(math.sqrt(abs(second - first)))
         way = self._before(high) - self._before(low)
         return (way if first < second else -way) / scale
 

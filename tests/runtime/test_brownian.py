@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sdxl_trt.runtime.brownian import BrownianPath
@@ -19,6 +19,7 @@ def path(seed: int = 7, shape: tuple[int, ...] = (64,)) -> BrownianPath:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(times, min_size=3, max_size=3, unique=True).map(sorted))
+@example([0.03, 0.692735, 0.692737])  # in float32 the last two are 1.7 % nearer
 def test_increments_add_up_whatever_is_asked_for_first(points: list[float]) -> None:
     first, second, third = points
     forwards, backwards = path(), path()
@@ -27,7 +28,9 @@ def test_increments_add_up_whatever_is_asked_for_first(points: list[float]) -> N
     np.testing.assert_array_equal(backwards.increment(first, second), a)
     np.testing.assert_array_equal(backwards.increment(second, first), -a)
     total = a * np.sqrt(second - first) + b * np.sqrt(third - second)
-    np.testing.assert_allclose(total, whole * np.sqrt(third - first), atol=2e-5)
+    off = np.abs(total - whole * np.sqrt(third - first)).max()
+    print(f"off from the whole: measured {off:.1e}, required 5e-6")
+    assert off <= 5e-6
 
 
 def test_increments_are_standard_normal_and_independent() -> None:
